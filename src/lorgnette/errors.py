@@ -1,0 +1,70 @@
+"""Every exception that Lorgnette raises on purpose.
+
+    LorgnetteError
+    ├── InputError            what the user gave is wrong: exit code 2
+    │   ├── RecipeError       the recipe, all its mistakes at once
+    │   ├── DataError         a data file, a sample or an image
+    │   ├── ModelError        a model folder, a tokenizer or a chat template
+    │   └── MissingExtra      an optional library is not installed
+    └── RunError              the work itself failed: exit code 1
+        ├── NonFiniteLoss     the loss became NaN or infinite
+        └── GradientError     a part that should learn got no gradient
+
+A message says what is wrong, where, what was found, what is allowed, and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LorgnetteError(Exception):
+    """Any failure that Lorgnette explains; the command line prints the message and no traceback."""
+
+    exit_code = 1
+
+
+class InputError(LorgnetteError):
+    """What the user gave is wrong; nothing was changed."""
+
+    exit_code = 2
+
+
+class RecipeError(InputError):
+    """A recipe has mistakes; the message lists all of them, each with its line."""
+
+
+class DataError(InputError):
+    """A data file, a sample or an image cannot be used."""
+
+
+class ModelError(InputError):
+    """A model folder, a tokenizer or a chat template cannot be used."""
+
+
+class MissingExtra(InputError):
+    """An optional library is missing; the message names the `pip install`."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(
+            f"{library} is not installed, and this needs it. Next: pip install 'lorgnette[{extra}]'"
+        )
+
+
+class RunError(LorgnetteError):
+    """The work failed although the input was right."""
+
+
+class NonFiniteLoss(RunError):
+    """The loss became NaN or infinite; the last whole checkpoint is untouched."""
+
+
+class GradientError(RunError):
+    """A part that the recipe trains received no gradient in the first step."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the closest allowed name, or an empty string if none is close."""
+    found = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f" Did you mean '{found[0]}'?" if found else ""
