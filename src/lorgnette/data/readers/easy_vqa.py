@@ -1,0 +1,123 @@
+"""easy-VQA: 64 x 64 pictures of one coloured shape, and questions about them (github.com/vzhou842/easy-VQA).
+
+The package `easy-vqa` carries 4,000 training and 1,000 test images. Lorgnette takes the last 400 training images as
+`validation`, so that settings are chosen without looking at the test split.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
+from lorgnette.errors import DataError, MissingExtra
+
+PACKAGE = "easy-vqa"
+SPLITS = ("train", "validation", "test")
+VALIDATION_IMAGES = 400
+SHAPES = frozenset({"circle", "rectangle", "triangle"})
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One row of easy-VQA; `kind` is "shape", "color" or "yes/no"."""
+
+    id: str
+    image: str
+    question: str
+    answer: str
+    kind: str
+    origin: Origin
+
+
+def easy_vqa_questions(path: str = PACKAGE, split: str | None = "train") -> list[Question]:
+    """Read the questions of a split, in the file's order.
+
+    Args:
+        path: "easy-vqa" for the package, or a folder with `train/` and `test/`, each `questions.json` and `images/`.
+        split: "train", "validation" (the last 400 images of the package's training part) or "test".
+
+    Raises:
+        DataError: if the split is unknown, or a file is missing or broken.
+        MissingExtra: if the package is not installed.
+    """
+    if split not in SPLITS:
+        raise DataError(f"{path}: easy-VQA has no split '{split}'. Allowed: {', '.join(SPLITS)}.")
+    folder = _root(path) / ("test" if split == "test" else "train")
+    file = folder / "questions.json"
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        numbers = [int(image) for _, _, image in rows]
+    except FileNotFoundError as error:
+        raise DataError(f"{file}: there is no such file. Next: point `path` to a folder laid out like easy-VQA.") from error
+    except (ValueError, TypeError, OSError) as error:
+        raise DataError(
+            f"{file}: cannot be read as easy-VQA questions ({error}). Allowed: a JSON list of [question, answer, image "
+            "number]. Next: install the package anew."
+        ) from error
+    first_validation = max(numbers, default=0) + 1 - VALIDATION_IMAGES
+    questions = []
+    for number, (question, answer, image) in enumerate(rows):
+        if split == "test" or (image >= first_validation) == (split == "validation"):
+            name = f"{'test' if split == 'test' else 'train'}-{image}-{number}"
+            picture = str(folder / "images" / f"{image}.png")
+            questions.append(Question(name, picture, question, answer, _kind(answer), Origin(str(file), number)))
+    return questions
+
+
+def read_easy_vqa(path: str, split: str | None, images: str | None) -> Iterator[Sample | DataError]:
+    """Yield one question and its answer a sample."""
+    _refuse_images(path, images)
+    for row in easy_vqa_questions(path, split):
+        turns = (Turn("user", f"{IMAGE_TAG}\n{row.question}"), Turn("assistant", row.answer))
+        yield Sample(row.id, (row.image,), turns, row.origin)
+
+
+def read_easy_vqa_captions(path: str, split: str | None, images: str | None) -> Iterator[Sample | DataError]:
+    """Yield one caption an image, put together from what its questions ask and their answers say.
+
+    "a blue rectangle" where colour and shape are known, "a rectangle" or "a blue shape" where one of them is. Images
+    whose questions tell neither have no caption.
+    """
+    _refuse_images(path, images)
+    known: dict[str, dict[str, str]] = {}
+    origins: dict[str, Origin] = {}
+    for row in easy_vqa_questions(path, split):
+        facts = known.setdefault(row.image, {})
+        origins.setdefault(row.image, row.origin)
+        if row.kind != "yes/no":
+            facts[row.kind] = row.answer
+        # "what color is the triangle?" and "what is the blue shape?" tell the other half
+        words = set(row.question.rstrip("?").split())
+        if row.kind == "color" and words & SHAPES:
+            facts["shape"] = (words & SHAPES).pop()
+        elif row.kind == "shape" and row.question.startswith("what is the "):
+            facts["color"] = row.question.split()[3]
+    for image, facts in known.items():
+        if facts and facts.get("color") != "shape?":
+            caption = " ".join(["a", *filter(None, [facts.get("color")]), facts.get("shape", "shape")])
+            turns = (Turn("user", f"{IMAGE_TAG}\nDescribe the image."), Turn("assistant", caption))
+            yield Sample(f"caption-{Path(image).stem}", (image,), turns, origins[image])
+
+
+def _root(path: str) -> Path:
+    if path != PACKAGE:
+        return Path(path)
+    package = find_spec("easy_vqa")
+    if package is None or package.origin is None:
+        raise MissingExtra("easy-vqa", "quickstart")
+    return Path(package.origin).parent / "data"
+
+
+def _refuse_images(path: str, images: str | None) -> None:
+    if images is not None:
+        raise DataError(f"{path}: easy-VQA brings its own images. Next: leave `images` out.")
+
+
+def _kind(answer: str) -> str:
+    if answer in ("yes", "no"):
+        return "yes/no"
+    return "shape" if answer in SHAPES else "color"

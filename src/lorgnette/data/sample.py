@@ -1,0 +1,66 @@
+"""What a training or evaluation example is. Knows nothing about tokens, models or files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lorgnette.errors import DataError
+
+IMAGE_TAG = "<image>"
+"""Where an image stands in a turn's text; one tag an image, in the order of `Sample.images`."""
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a sample was read, so that every error can point there. `row` counts from 0."""
+
+    file: str
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.row}"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One utterance of a conversation."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A conversation about zero or more images; `images` are paths of image files."""
+
+    id: str
+    images: tuple[str, ...]
+    turns: tuple[Turn, ...]
+    origin: Origin
+
+
+def check_sample(sample: Sample) -> None:
+    """Refuse a conversation that cannot be trained on as it stands.
+
+    Raises:
+        DataError: if tags and images differ in number, a turn is empty, or roles do not run
+            [system] user assistant [user assistant ...].
+    """
+    where = f"{sample.origin} (id {sample.id})"
+    tags = sum(turn.text.count(IMAGE_TAG) for turn in sample.turns)
+    if tags != len(sample.images):
+        raise DataError(f"{where}: {tags} {IMAGE_TAG} tags but {len(sample.images)} images.")
+    roles = [turn.role for turn in sample.turns]
+    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    expected = ["user", "assistant"] * (len(spoken) // 2)
+    if not spoken or spoken != expected:
+        raise DataError(
+            f"{where}: roles are {', '.join(roles) or 'none'}. Allowed: an optional system turn, then user and "
+            "assistant in turn, the last one by the assistant."
+        )
+    for number, turn in enumerate(sample.turns):
+        if not turn.text.strip():
+            raise DataError(f"{where}: turn {number} ({turn.role}) is empty.")

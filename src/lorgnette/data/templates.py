@@ -1,0 +1,195 @@
+"""Chat templates: the tokenizer's own or one of ours, and where an answer ends in them.
+
+Ours are Jinja texts like the tokenizer's, so that a model folder can carry either. The conversations and system
+sentences are those of LLaVA (llava/conversation.py) and XTuner (xtuner/utils/templates.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jinja2
+
+from lorgnette.data.sample import Turn
+from lorgnette.errors import DataError, ModelError, nearest
+
+
+class NamedTemplate(NamedTuple):
+    """A chat template of ours: its Jinja text, and what the model must say to end a turn."""
+
+    jinja: str
+    end_of_turn: str | None  # None: the tokenizer's eos_token
+
+
+def _vicuna(listener: str) -> str:
+    return (
+        f"{{% set system = 'A chat between a curious {listener} and an artificial intelligence assistant. The assistant "
+        f"gives helpful, detailed, and polite answers to the {listener}\\'s questions.' %}}"
+        "{% if messages and messages[0].role == 'system' %}{% set system = messages[0].content %}{% endif %}"
+        "{{ system + ' ' }}"
+        "{% for message in messages %}"
+        "{% if message.role == 'user' %}{{ 'USER: ' + message.content + ' ASSISTANT:' }}"
+        "{% elif message.role == 'assistant' %}{{ ' ' + message.content + eos_token }}{% endif %}"
+        "{% endfor %}"
+    )
+
+
+def _chatml(default_system: str = "", start: str = "") -> str:
+    default = (
+        "{% if not messages or messages[0].role != 'system' %}"
+        f"{{{{ '<|im_start|>system\\n{default_system}<|im_end|>\\n' }}}}{{% endif %}}"
+        if default_system
+        else ""
+    )
+    return (
+        f"{start}{default}"
+        "{% for message in messages %}"
+        "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+
+
+_GEMMA = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "{% if message.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ '<start_of_turn>' + ('model' if message.role == 'assistant' else 'user') + '\\n' "
+    "+ message.content | trim + '<end_of_turn>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
+)
+
+# LLaVA's projector pre-training: the question is left out, the caption follows the image.
+_PLAIN = (
+    "{% for message in messages %}"
+    "{% if message.role == 'user' %}{{ '<image>' * message.content.count('<image>') }}"
+    "{% elif message.role == 'assistant' %}{{ message.content + '\\n' }}{% endif %}"
+    "{% endfor %}"
+)
+
+TEMPLATES: Mapping[str, NamedTemplate] = {
+    "vicuna_v1": NamedTemplate(_vicuna("user"), None),
+    "llava_v1": NamedTemplate(_vicuna("human"), None),
+    "chatml": NamedTemplate(_chatml(), "<|im_end|>"),
+    "qwen1.5": NamedTemplate(_chatml("You are a helpful assistant"), "<|im_end|>"),
+    "internlm2": NamedTemplate(_chatml(start="{{ bos_token }}"), "<|im_end|>"),
+    "gemma": NamedTemplate(_GEMMA, "<end_of_turn>"),
+    "plain": NamedTemplate(_PLAIN, "\n"),
+}
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A Jinja chat template bound to a tokenizer.
+
+    Attributes:
+        name: a key of `TEMPLATES`, or "tokenizer" for the tokenizer's own.
+        jinja: the template's text.
+        end_of_turn: what ends an answer; it is supervised together with the answer.
+    """
+
+    tokenizer: Any
+    name: str
+    jinja: str
+    end_of_turn: str
+
+    def render(self, turns: Sequence[Turn], *, add_generation_prompt: bool = False) -> str:
+        """Render turns to text. The text has no beginning-of-sequence token unless the template writes one.
+
+        Raises:
+            DataError: if the template refuses the conversation (Gemma's refuses system turns, for example).
+        """
+        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages,
+                    chat_template=self.jinja,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                )
+            )
+        except jinja2.TemplateError as error:
+            raise DataError(f"the chat template '{self.name}' refuses the conversation: {error}") from error
+
+
+def chat_template(tokenizer: Any, name: str | None = None) -> ChatTemplate:
+    """Bind a named template, or the tokenizer's own where `name` is None, and check that it can be trained with.
+
+    Raises:
+        ModelError: if the name is unknown, the tokenizer has no template, or the template has no end of turn that
+            is a special token (a model trained with it would never learn to stop).
+    """
+    if name is not None and name not in TEMPLATES:
+        raise ModelError(
+            f"chat_template: there is no template '{name}'. Allowed: {', '.join(TEMPLATES)}, or null for the "
+            f"tokenizer's own.{nearest(name, TEMPLATES)}"
+        )
+    if name is not None:
+        named = TEMPLATES[name]
+        end = tokenizer.eos_token if named.end_of_turn is None else named.end_of_turn
+        template = ChatTemplate(tokenizer, name, named.jinja, end)
+        if end is None or (name != "plain" and len(_special_ids(tokenizer, end)) != 1):
+            raise ModelError(
+                f"chat_template '{name}' ends a turn with {end!r}, which is no special token of this tokenizer. "
+                f"Next: choose another of {', '.join(TEMPLATES)}, or null for the tokenizer's own."
+            )
+        return template
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"{tokenizer.name_or_path}: the tokenizer has no chat template. Next: name one in the recipe, "
+            f"model.chat_template: {' | '.join(TEMPLATES)}"
+        )
+    if not isinstance(tokenizer.chat_template, str):
+        raise ModelError(
+            f"{tokenizer.name_or_path}: the tokenizer has several chat templates "
+            f"({', '.join(tokenizer.chat_template)}). Next: keep one, or name one of {', '.join(TEMPLATES)}."
+        )
+    own = ChatTemplate(tokenizer, "tokenizer", tokenizer.chat_template, "")
+    return ChatTemplate(tokenizer, "tokenizer", tokenizer.chat_template, _find_end_of_turn(own))
+
+
+def stop_ids(template: ChatTemplate) -> frozenset[int]:
+    """Return the token ids that end an answer: the last token of the end of turn, and the tokenizer's eos."""
+    ids = template.tokenizer(template.end_of_turn, add_special_tokens=False)["input_ids"]
+    eos = template.tokenizer.eos_token_id
+    return frozenset(ids[-1:]) | (frozenset() if eos is None else frozenset([eos]))
+
+
+def _special_ids(tokenizer: Any, text: str) -> list[int]:
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    return [i for i in ids if i in special]
+
+
+def _find_end_of_turn(template: ChatTemplate) -> str:
+    """Find what follows an answer wherever it stands: last in the conversation, or followed by a question.
+
+    Some templates write more after the very last answer (Phi-3's `<|endoftext|>`), so only what both places have in
+    common is the end of a turn.
+    """
+    question, answer = Turn("user", "Lorgnette asks"), Turn("assistant", "lorgnette answers")
+    tails = []
+    for turns in ((question, answer), (question, answer, question)):
+        text = template.render(turns)
+        if answer.text not in text:
+            raise ModelError(
+                "the tokenizer's chat template leaves out the text of an answer (does it want lists of content "
+                f"parts?). Next: name one of {', '.join(TEMPLATES)} as model.chat_template."
+            )
+        tails.append(text.split(answer.text, 1)[1])
+    common = os.path.commonprefix(tails)
+    encoded = template.tokenizer(common, add_special_tokens=False, return_offsets_mapping=True)
+    special = set(template.tokenizer.all_special_ids) | set(template.tokenizer.added_tokens_decoder)
+    spans = [span for i, span in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True) if i in special]
+    if not spans or common[: spans[0][0]].strip():
+        raise ModelError(
+            f"the tokenizer's chat template ends an answer with {common!r}, which does not begin with a special "
+            "token: a model trained with it would never learn to stop. Next: name one of "
+            f"{', '.join(TEMPLATES)} as model.chat_template."
+        )
+    return common[slice(*spans[0])]

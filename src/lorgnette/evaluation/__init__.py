@@ -1,0 +1,1 @@
+"""Benchmarks: their documents, their prompts, their scores; predictions and results on disk."""

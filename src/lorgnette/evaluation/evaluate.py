@@ -1,0 +1,173 @@
+"""One task on one model: predictions streamed to a file, resumed where they were cut, and a result that says what made it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lorgnette.data.images import read_pixels
+from lorgnette.data.rendering import Rendered, Renderer
+from lorgnette.data.sample import IMAGE_TAG, Turn
+from lorgnette.data.templates import stop_ids
+from lorgnette.errors import DataError, InputError
+from lorgnette.evaluation.results import summarise
+from lorgnette.evaluation.tasks.task import Document, Task
+from lorgnette.inference.engine import Generation, batches, generate
+from lorgnette.models.loading import Llava
+from lorgnette.run import append_json_line, read_json, read_json_lines, write_json, write_json_lines
+
+PREDICTIONS = "predictions.jsonl"
+RESULT = "result.json"
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a task is asked. None takes the task's own value."""
+
+    split: str | None = None
+    limit: int | None = None
+    max_new_tokens: int | None = None
+    prompt: str | None = None
+    batch_size: int = 256
+
+
+def evaluate(
+    llava: Llava,
+    task: Task,
+    folder: Path,
+    settings: Settings,
+    *,
+    model: Mapping[str, Any],
+    versions: Mapping[str, Any],
+    console: Console,
+    label: str,
+) -> dict[str, Any]:
+    """Answer every document of a task and score the answers; return what `result.json` holds.
+
+    Args:
+        folder: for predictions.jsonl and result.json; predictions that are already there are not made again.
+        model: what names the model in the result (path and fingerprint).
+        label: what the progress bar says.
+
+    Raises:
+        DataError: if documents or images cannot be read.
+        InputError: if the folder holds predictions that were made otherwise.
+    """
+    documents = _documents(task, settings)
+    made_by = _made_by(llava, task, settings, documents, model)
+    _require_same(folder, made_by)
+    renderer = Renderer(llava.template(), llava.core.config.image_token_id, llava.image_tokens)
+    prompts = [_prompt(renderer, document, made_by["prompt"]) for document in documents]
+    done = _resume(folder, prompts, documents, settings.batch_size)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        bar = progress.add_task(label, total=len(documents), completed=len(done))
+        for batch in batches(prompts, settings.batch_size):
+            if documents[batch[0]].id in done:
+                continue
+            answers = generate(
+                llava,
+                [prompts[index] for index in batch],
+                lambda path: read_pixels(llava.processor.image_processor, path),
+                made_by["decoding"]["max_new_tokens"],
+                stop_ids(llava.template()),
+            )
+            for index, answer in zip(batch, answers, strict=True):
+                append_json_line(folder / PREDICTIONS, _prediction(llava, task, documents[index], answer))
+            progress.advance(bar, len(batch))
+    result = summarise(task.metric, read_json_lines(folder / PREDICTIONS)) | made_by | {"versions": dict(versions)}
+    write_json(folder / RESULT, result)
+    return result
+
+
+def _documents(task: Task, settings: Settings) -> Sequence[Document]:
+    documents = list(task.documents(settings.split or task.split))[: settings.limit]
+    if not documents:
+        raise DataError(f"task {task.name}: there are no documents. Next: check split and limit.")
+    if len({document.id for document in documents}) != len(documents):
+        raise DataError(f"task {task.name}: document ids are not unique.")
+    return documents
+
+
+def _made_by(
+    llava: Llava, task: Task, settings: Settings, documents: Sequence[Document], model: Mapping[str, Any]
+) -> dict[str, Any]:
+    content = json.dumps([[d.id, d.question, d.reference] for d in documents], ensure_ascii=False)
+    return {
+        "task": task.name,
+        "metric": task.metric,
+        "prompt": settings.prompt or task.prompt,
+        "chat_template": llava.template().jinja,
+        "decoding": {"method": "greedy", "max_new_tokens": settings.max_new_tokens or task.max_new_tokens},
+        "data": {
+            "split": settings.split or task.split,
+            "limit": settings.limit,
+            "documents": len(documents),
+            "fingerprint": f"sha256:{hashlib.sha256(content.encode()).hexdigest()}",
+        },
+        "batch_size": settings.batch_size,
+        "model": dict(model),
+    }
+
+
+def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
+    """Refuse to go on with predictions that another model or other settings made."""
+    file = folder / SETTINGS
+    if not file.exists():
+        write_json(file, made_by)
+        return
+    before = read_json(file)
+    different = [name for name, value in made_by.items() if before.get(name) != value]
+    if different:
+        raise InputError(
+            f"{folder}: holds predictions that were made with another {', '.join(different)}. They are left as they "
+            "are. Next: choose another --output, or delete the folder."
+        )
+
+
+def _prompt(renderer: Renderer, document: Document, prompt: str) -> Rendered:
+    text = f"{IMAGE_TAG}\n" * len(document.images) + prompt.replace("{question}", document.question)
+    return renderer.render_prompt(document.id, document.images, (Turn("user", text),))
+
+
+def _resume(folder: Path, prompts: Sequence[Rendered], documents: Sequence[Document], batch_size: int) -> set[str]:
+    """Keep the predictions of whole batches, so that every batch is computed as in a run without interruption."""
+    rows = {row["id"]: row for row in read_json_lines(folder / PREDICTIONS)}
+    kept = []
+    for batch in batches(prompts, batch_size):
+        ids = [documents[index].id for index in batch]
+        if all(name in rows for name in ids):
+            kept.extend(rows[name] for name in ids)
+    write_json_lines(folder / PREDICTIONS, kept)
+    return {row["id"] for row in kept}
+
+
+def _prediction(llava: Llava, task: Task, document: Document, answer: Generation) -> dict[str, Any]:
+    raw = llava.tokenizer.decode(answer.ids, skip_special_tokens=False)
+    text = llava.tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
+    return {
+        "id": document.id,
+        "kind": document.kind,
+        "image": document.images[0] if document.images else None,
+        "question": document.question,
+        "reference": document.reference,
+        "answer": text,
+        "raw": raw,
+        "score": float(np.float64(task.score(document, text))),
+        "stopped_by": answer.stopped_by,
+    }

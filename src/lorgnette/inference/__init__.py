@@ -1,0 +1,1 @@
+"""Answers from a model: batched, with shared image prefixes."""

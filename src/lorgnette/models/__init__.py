@@ -1,0 +1,1 @@
+"""Vision tower + projector + language model: put together, loaded, made trainable, run on rows, merged."""

@@ -1,0 +1,155 @@
+"""Vision tower + language model -> LLaVA.
+
+Any tower that `AutoModel` loads and that returns hidden states; any causal language model of transformers. The
+projector is new. What depends on the tower (class token, number of tokens, patch size) is found by running it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import torch
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+
+from lorgnette.data.sample import IMAGE_TAG
+from lorgnette.data.templates import TEMPLATES, chat_template
+from lorgnette.errors import ModelError
+from lorgnette.models.loading import Llava, bind, explained, load_config, require_clean_load
+
+STARTER = "starter:"
+STARTER_MODELS = ("vision-tower", "language-model")
+
+
+def assemble(
+    vision_tower: str,
+    language_model: str,
+    *,
+    vision_feature_layer: int | Sequence[int] = -2,
+    vision_feature_select_strategy: str | None = None,
+    image_size: int | None = None,
+    template: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Llava:
+    """Put a LLaVA together; all tensors but the projector's and the new image token's are the given models' own.
+
+    Args:
+        vision_tower: folder, hub name, or "starter:vision-tower".
+        language_model: folder, hub name, or "starter:language-model".
+        vision_feature_layer: hidden state(s) of the tower that become image tokens.
+        vision_feature_select_strategy: "default" drops the class token, "full" keeps every token; None drops a class
+            token where the tower has one.
+        image_size: side in pixels that images are brought to; None for the tower's own.
+        template: named chat template; None for the tokenizer's own.
+        seed: of the projector's and the image token's initial values.
+
+    Raises:
+        ModelError: if a part cannot be loaded, or the two do not go together.
+    """
+    tower, image_processor = _load_tower(located(vision_tower), image_size, dtype)
+    language, tokenizer = _load_language_model(located(language_model), template, dtype)
+    if tokenizer.convert_tokens_to_ids(IMAGE_TAG) in (None, tokenizer.unk_token_id):
+        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TAG]}, replace_extra_special_tokens=False)
+    image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TAG)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if len(tokenizer) > language.get_input_embeddings().num_embeddings:
+            # new rows are drawn around the mean of the old ones; multiples of 64 are what tensor cores want
+            language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=True)
+        model = _compose(tower, language, image_token_id, vision_feature_layer)
+    model.config.vision_feature_select_strategy = vision_feature_select_strategy or _strategy(tower, image_processor)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return bind(model.to(dtype).eval(), tokenizer, image_processor, f"{vision_tower} + {language_model}")
+
+
+def located(source: str) -> str:
+    """Resolve "starter:NAME" to the folder inside the package; leave other sources as they are.
+
+    Raises:
+        ModelError: if there is no such starter model.
+    """
+    if not source.startswith(STARTER):
+        return source
+    name = source.removeprefix(STARTER)
+    if name not in STARTER_MODELS:
+        raise ModelError(f"{source}: no such starter model. Allowed: {', '.join(STARTER + n for n in STARTER_MODELS)}.")
+    return str(resources.files("lorgnette") / "starter" / name)
+
+
+def _load_tower(source: str, image_size: int | None, dtype: torch.dtype) -> tuple[Any, Any]:
+    config = load_config(source)
+    # a two-sided model (CLIP, SigLIP) carries its tower's configuration inside
+    vision_config = config.to_dict().get("vision_config") and config.vision_config or config
+    two_sided = vision_config is not config
+    with explained(source, "vision tower"):
+        tower_class = type(AutoModel.from_config(vision_config)) if two_sided else AutoModel
+        tower, report = tower_class.from_pretrained(
+            source, config=vision_config, dtype=dtype, output_loading_info=True
+        )
+        image_processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+    other_side = ("text_model.", "text_projection.", "visual_projection.", "logit_scale", "logit_bias")
+    require_clean_load(source, report, other_side if two_sided else ())
+    if image_size is not None:
+        _set_image_size(image_processor, image_size)
+    return tower, image_processor
+
+
+def _set_image_size(image_processor: Any, side: int) -> None:
+    if "shortest_edge" in dict(image_processor.size):
+        image_processor.size = {"shortest_edge": side}
+        image_processor.crop_size = {"height": side, "width": side}
+    else:
+        image_processor.size = {"height": side, "width": side}
+
+
+def _load_language_model(source: str, template: str | None, dtype: torch.dtype) -> tuple[Any, Any]:
+    load_config(source)
+    with explained(source, "language model"):
+        language, report = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    require_clean_load(source, report)
+    if not tokenizer.is_fast:
+        raise ModelError(f"{source}: the tokenizer has no character offsets (it is not a fast one), so labels cannot be exact.")
+    chat_template(tokenizer, template)  # refuses early what cannot be trained with
+    if template is not None:
+        tokenizer.chat_template = TEMPLATES[template].jinja
+    return language, tokenizer
+
+
+def _strategy(tower: Any, image_processor: Any) -> str:
+    """Decide by running the tower: tokens beyond the patch grid mean that a class token stands in front."""
+    side = image_processor(torch.zeros(3, 64, 64), do_rescale=False, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        tokens = tower(side.to(tower.dtype), output_hidden_states=True).hidden_states[-1].shape[1]
+    patch = tower.config.patch_size
+    return "default" if tokens > (side.shape[-2] // patch) * (side.shape[-1] // patch) else "full"
+
+
+def _compose(tower: Any, language: Any, image_token_id: int, layer: int | Sequence[int]) -> Any:
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=language.config,
+        image_token_index=image_token_id,
+        vision_feature_layer=layer if isinstance(layer, int) else list(layer),
+        projector_hidden_act="gelu",
+        tie_word_embeddings=language.config.tie_word_embeddings,
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower.state_dict(), strict=True)
+    model.model.language_model.load_state_dict(language.get_decoder().state_dict(), strict=True)
+    if not config.tie_word_embeddings:
+        model.lm_head.load_state_dict(language.get_output_embeddings().state_dict(), strict=True)
+    model.tie_weights()
+    model.generation_config = language.generation_config
+    return model

@@ -1,0 +1,84 @@
+"""Attention over rows: every block of a row's layout is one call of `scaled_dot_product_attention`.
+
+Registered with transformers as an attention implementation, so that any decoder of the library runs on rows without a
+patch. The layout travels through the model's forward as the keyword `row_layout`. No mask over the whole row is ever
+made, so the cost is that of the samples alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from lorgnette.data.rows import Layout
+from lorgnette.errors import ModelError
+
+ROWS = "lorgnette_rows"
+
+
+def row_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    *,
+    row_layout: Layout | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend block by block.
+
+    Args:
+        query: (1, heads, T, head dim); key and value: (1, key-value heads, K, head dim).
+
+    Returns:
+        (1, T, heads, head dim), and no attention weights.
+
+    Raises:
+        ModelError: if the model asks for an attention that blocks cannot give exactly (a mask of its own, a sliding
+            window shorter than a sample, capped scores, attention sinks), or was called without a layout.
+    """
+    if row_layout is None or attention_mask is not None or query.shape[0] != 1:
+        raise ModelError("row attention needs one row with its layout and no attention mask.")
+    if softcap is not None or s_aux is not None:
+        raise ModelError(
+            f"{type(module).__name__} caps its attention scores or has attention sinks; rows do not support that yet."
+        )
+    if sliding_window is not None and row_layout.longest > sliding_window:
+        raise ModelError(
+            f"a sample spans {row_layout.longest} tokens, more than the model's sliding window of {sliding_window}. "
+            f"Next: set max_text_tokens so that samples stay within it."
+        )
+    groups = query.shape[1] // key.shape[1]
+    outputs = []
+    for block in row_layout.blocks:
+        # grouped key-value heads are repeated a block at a time: the fast CPU and CUDA kernels take no masked groups
+        block_key = key[:, :, block.keys].repeat_interleave(groups, dim=1)
+        block_value = value[:, :, block.keys].repeat_interleave(groups, dim=1)
+        outputs.append(
+            torch.nn.functional.scaled_dot_product_attention(
+                query[:, :, block.queries],
+                block_key,
+                block_value,
+                attn_mask=block.mask,
+                dropout_p=dropout,
+                is_causal=block.mask is None,
+                scale=scaling,
+            )
+        )
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    return None
+
+
+AttentionInterface.register(ROWS, row_attention)
+AttentionMaskInterface.register(ROWS, _no_mask)

@@ -1,0 +1,63 @@
+"""Write a LLaVA as an ordinary Hugging Face folder that transformers 4.57 and 5.x both read.
+
+transformers 5.6 dropped the `vision_model` level of CLIP's and SigLIP's tensor names. Version 5 reads both spellings;
+4.57 reading the new one initialises the whole tower anew with a warning only. So the old spelling is written.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from lorgnette.data.templates import stop_ids
+from lorgnette.models.loading import Llava
+from lorgnette.run import whole_folder
+
+NESTED_TOWERS = ("clip_vision_model", "siglip_vision_model")
+"""Towers whose tensors lie under `vision_tower.vision_model.` in files."""
+
+
+def save_llava(llava: Llava, folder: Path, record: dict[str, Any], max_shard_size: str = "4GB") -> None:
+    """Write model, processor and `lorgnette.json` (what the folder is and where it came from), whole or not at all."""
+    model = llava.core
+    model.generation_config.eos_token_id = sorted(stop_ids(llava.template()))
+    # sampling settings of the language model's own file; answers are measured greedily, and 5.x refuses to save a mix
+    model.generation_config.do_sample = False
+    for name in ("temperature", "top_p", "top_k"):
+        setattr(model.generation_config, name, None)
+    with whole_folder(folder) as unfinished:
+        model.save_pretrained(unfinished, max_shard_size=max_shard_size)
+        llava.processor.save_pretrained(unfinished)
+        # transformers 5 keeps it inside processor_config.json only; 4.57 looks for a file of its own
+        llava.processor.image_processor.save_pretrained(unfinished)
+        if model.config.vision_config.model_type in NESTED_TOWERS:
+            _rename_tensors(unfinished)
+        (unfinished / "lorgnette.json").write_text(json.dumps(record, indent=2, ensure_ascii=False))
+
+
+def _rename_tensors(folder: Path) -> None:
+    for shard in sorted(folder.glob("*.safetensors")):
+        with safe_open(shard, framework="pt") as file:
+            tensors: dict[str, torch.Tensor] = {_old_name(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata()
+        renamed = shard.with_suffix(".renamed")
+        save_file(tensors, renamed, metadata=metadata)
+        shutil.move(renamed, shard)
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        content = json.loads(index.read_text())
+        content["weight_map"] = {_old_name(name): shard for name, shard in content["weight_map"].items()}
+        index.write_text(json.dumps(content, indent=2))
+
+
+def _old_name(name: str) -> str:
+    head, tower, rest = name.partition("vision_tower.")
+    if not tower or rest.startswith("vision_model."):
+        return name
+    return f"{head}{tower}vision_model.{rest}"

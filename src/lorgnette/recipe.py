@@ -1,0 +1,262 @@
+"""The recipe: all that a run needs, as strict, frozen sections. The text under each field is the manual.
+
+Knows the fields, their types and what must fit together; reads no file and loads no model.
+`recipe_reading.py` turns text into a `Recipe`; `recipe_fields.py` knows what `training` and `lora` may hold.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from lorgnette.recipe_fields import (
+    Found,
+    check_fields,
+    fields_schema,
+    lora_fields,
+    raise_all,
+    training_fields,
+)
+
+Mode = Literal["frozen", "lora", "full"]
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
+
+STAGE_FOLDERS_TAKEN = ("base", "baseline", "merged", "evaluation")
+"""Folders that a run makes for itself; a stage's folder has the stage's name."""
+
+
+class Section(BaseModel):
+    """Refuse unknown fields, converted types and later changes; only lists are converted, to tuples."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Build(Section):
+    """A new LLaVA from two models that have never met; the projector between them starts untrained."""
+
+    vision_tower: Text
+    """The model that sees: a folder, a hub name, or `starter:vision-tower`."""
+    language_model: Text
+    """The model that speaks: a folder, a hub name, or `starter:language-model`."""
+    vision_feature_layer: int | Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = -2
+    """The layer of the tower whose output is projected (-1 is the last); a list joins several layers."""
+    vision_feature_select_strategy: Literal["default", "full"] | None = None
+    """`default` leaves out the class token, `full` keeps all tokens; null: `default` if the tower has one."""
+    image_size: Count | None = None
+    """The side in pixels of the square that the image processor gives; null: the tower's own."""
+
+
+class Model(Section):
+    """The model to start from: exactly one of `base` and `build`."""
+
+    base: Text | None = None
+    """A finished LLaVA: a folder or a hub name."""
+    build: Build | None = None
+    """The two models of a new LLaVA."""
+    chat_template: Text | None = None
+    """How turns become text, by name: vicuna_v1, llava_v1, plain, chatml...; null: the tokenizer's own."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """In which dtype frozen weights are held. Weights that train are float32 in any case."""
+
+    @model_validator(mode="after")
+    def _base_or_build(self) -> Self:
+        if (self.base is None) == (self.build is None):
+            got = "neither is given" if self.base is None else "both are given"
+            raise_all("Model", [((), None, f"needs exactly one of base and build; {got}")])
+        return self
+
+
+class Source(Section):
+    """One set of samples, on disk or on the hub."""
+
+    path: Text
+    """A file, a folder or a hub name; a relative path starts where you type the command."""
+    format: Text
+    """Which reader understands it: llava, easy-vqa-captions...; or your own, as `package.module:Name`."""
+    split: Text = "train"
+    """Which part of the set is read."""
+    images: Text | None = None
+    """The folder of its images; null: beside the data, or inside it."""
+    limit: Count | None = None
+    """At most so many samples; null: all."""
+    weight: Rate = 1.0
+    """How often a sample is seen in one epoch: 1.0 once, 2.0 twice, 0.5 every second one."""
+
+
+class Parts(Section):
+    """What happens to each part of the model in a stage."""
+
+    vision_tower: Mode = "frozen"
+    """`frozen`, `lora` (small matrices beside frozen weights) or `full` (all its weights)."""
+    projector: Literal["frozen", "full"] = "frozen"
+    """`frozen` or `full`; the projector is too small for LoRA to save anything."""
+    language_model: Mode = "frozen"
+    """`frozen`, `lora` or `full`."""
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> Self:
+        if set(self.model_dump().values()) == {"frozen"}:
+            why = "every part is frozen, so nothing would train; set one to lora or full"
+            raise_all("Parts", [((), None, why)])
+        return self
+
+
+class LearningRates(Section):
+    """A learning rate for a part alone; null: `training.learning_rate`."""
+
+    vision_tower: Rate | None = None
+    """The highest learning rate of the vision tower."""
+    projector: Rate | None = None
+    """The highest learning rate of the projector."""
+    language_model: Rate | None = None
+    """The highest learning rate of the language model."""
+
+
+class Stage(Section):
+    """One training phase: what trains, on which data, with which settings."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
+    """Names the stage's folder in the run: small letters, digits and hyphens."""
+    data: Annotated[tuple[Source, ...], Field(strict=False, min_length=1)]
+    """What it learns from: one source or more, mixed."""
+    validation: Annotated[tuple[Source, ...], Field(strict=False)] = ()
+    """What the loss is measured on while it trains; never learned from."""
+    train: Parts
+    """What happens to each part of the model."""
+    lora: dict[str, Any] | None = None
+    """Any field of peft.LoraConfig; given if and only if a part trains as `lora`."""
+    learning_rates: LearningRates = LearningRates()
+    """Learning rates of single parts."""
+    chat_template: Text | None = None
+    """Another chat template for this stage, such as plain; null: `model.chat_template`."""
+    max_text_tokens: Count | None = None
+    """The longest text of a sample in tokens; image tokens do not count and are never cut. null: no limit."""
+    too_long: Literal["drop_turns", "cut_end", "drop_sample"] = "drop_turns"
+    """What a longer sample loses: its last turns, its end, or itself. Each case is counted."""
+    share_images: bool = True
+    """Samples about the same image share one pass over it; the result is the same, sooner."""
+    training: dict[str, Any] = {}
+    """Any field of transformers.TrainingArguments, except those that Lorgnette sets itself."""
+
+    @field_validator("name")
+    @classmethod
+    def _folder_is_free(cls, name: str) -> str:
+        if name in STAGE_FOLDERS_TAKEN:
+            why = f"'{name}' is a folder that every run has; give the stage another name"
+            raise_all("Stage", [((), name, why)])
+        return name
+
+    @field_validator("training")
+    @classmethod
+    def _known_training_fields(cls, training: dict[str, Any]) -> dict[str, Any]:
+        if training:
+            check_fields(training, training_fields())
+        return training
+
+    @field_validator("lora")
+    @classmethod
+    def _known_lora_fields(cls, lora: dict[str, Any] | None) -> dict[str, Any] | None:
+        if lora is None:
+            return None
+        check_fields(lora, lora_fields())
+        # PEFT's own default differs from model to model and is an error for models that it does not know.
+        return {"target_modules": "all-linear"} | lora
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> Self:
+        modes = self.train.model_dump()
+        adapted = [part for part, mode in modes.items() if mode == "lora"]
+        found: list[Found] = []
+        if adapted and self.lora is None:
+            why = f"is missing, but train.{adapted[0]} is lora; give `lora: {{r: 16}}`"
+            found.append((("lora",), None, why))
+        if not adapted and self.lora is not None:
+            why = "is given, but no part trains as lora; set one in train, or delete this section"
+            found.append((("lora",), None, why))
+        for part, rate in self.learning_rates.model_dump().items():
+            if rate is not None and modes[part] == "frozen":
+                why = f"is given, but train.{part} is frozen; train that part, or delete its rate"
+                found.append((("learning_rates", part), rate, why))
+        raise_all("Stage", found)
+        return self
+
+
+class TaskSpec(Section):
+    """One benchmark: how it is asked and how much of it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$", max_length=100)]
+    """The benchmark, such as easy-vqa; or your own, as `package.module:Name`."""
+    split: Text | None = None
+    """Which part of it is asked; null: the one that its authors score."""
+    limit: Count | None = None
+    """At most so many documents; null: all."""
+    max_new_tokens: Count | None = None
+    """The longest answer in tokens; null: the task's own."""
+    prompt: Text | None = None
+    """The text around each question; null: the task's own."""
+
+
+def _task_from_name(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Task = Annotated[TaskSpec, BeforeValidator(_task_from_name, json_schema_input_type=str | TaskSpec)]
+
+
+class Evaluation(Section):
+    """What is measured, before the first stage and after the last."""
+
+    tasks: Annotated[tuple[Task, ...], Field(strict=False, min_length=1)]
+    """The benchmarks: names, or mappings with settings."""
+    batch_size: Count = 256
+    """How many questions are answered at a time."""
+
+    @model_validator(mode="after")
+    def _tasks_differ(self) -> Self:
+        raise_all("Evaluation", _repeated("tasks", [task.name for task in self.tasks]))
+        return self
+
+
+class Recipe(Section):
+    """All that a run needs."""
+
+    model: Model
+    """The model to start from."""
+    stages: Annotated[tuple[Stage, ...], Field(strict=False)] = ()
+    """The training phases, one after another; empty: only build and measure."""
+    evaluation: Evaluation | None = None
+    """What is measured before and after; null: nothing."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Decides everything that is random: the same seed gives the same run."""
+    output: Text | None = None
+    """The run folder; null: runs/ and the name of the recipe file without its suffix."""
+    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The run stops when a larger share of the samples than this cannot be used."""
+
+    @model_validator(mode="after")
+    def _stage_names_differ(self) -> Self:
+        raise_all("Recipe", _repeated("stages", [stage.name for stage in self.stages]))
+        return self
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of a recipe, with all fields of `training` and `lora`."""
+    schema = Recipe.model_json_schema()
+    stage = schema["$defs"]["Stage"]["properties"]
+    stage["training"] |= fields_schema(training_fields())
+    stage["lora"] |= {"anyOf": [fields_schema(lora_fields()), {"type": "null"}]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
+
+
+def _repeated(field: str, names: list[str]) -> list[Found]:
+    first = {name: index for index, name in reversed(list(enumerate(names)))}
+    return [
+        ((field, index), name, f"the name '{name}' is taken by {field}.{first[name]}; names must differ")
+        for index, name in enumerate(names)
+        if first[name] != index
+    ]

@@ -1,0 +1,170 @@
+"""The run folder: files and folders that are whole or absent, provenance, metrics, checkpoints.
+
+Knows nothing about models. Everything that another start of the same run reads back was written to a name of its own
+first and renamed when it was complete, so that a kill at any moment leaves the last whole state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lorgnette import __version__
+from lorgnette.errors import DataError, InputError
+
+WHOLE = "whole.json"
+"""Written last into a checkpoint: names and sizes of its files. A checkpoint without it, or that differs, is ignored."""
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to write into that takes the name `folder` only when the block ends without an error."""
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    sync_tree(unfinished)
+    if folder.exists():
+        shutil.rmtree(folder)
+    unfinished.rename(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    with unfinished.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    unfinished.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        DataError: if the file is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}). Next: delete it and run the command again.") from error
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the whole lines of a file that may have been cut while it was written; none if there is no file."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            break  # the process was killed within this line
+        rows.append(json.loads(line))
+    return rows
+
+
+def write_json_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write one JSON object a line, whole or not at all."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def append_json_line(path: Path, row: dict[str, Any]) -> None:
+    """Append one JSON object as a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def sync_tree(folder: Path) -> None:
+    """Ask the system to bring every file of a folder to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+
+
+def seal_checkpoint(folder: Path) -> None:
+    """Mark a checkpoint as whole: the last thing that is written into it."""
+    sync_tree(folder)
+    sizes = {str(file.relative_to(folder)): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    write_json(folder / WHOLE, sizes)
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """Find the newest checkpoint that was written to its end, and delete those that were not."""
+    found = None
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])):
+        if is_whole(checkpoint):
+            found = checkpoint
+        else:
+            shutil.rmtree(checkpoint)
+    return found
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Tell whether all files that the seal names are there in their full size."""
+    seal = checkpoint / WHOLE
+    if not seal.is_file():
+        return False
+    sizes = read_json(seal)
+    return all((checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a run folder.
+
+    Raises:
+        InputError: if another process works in it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"{folder}: another lorgnette works in this folder. Next: wait for it, or choose another --output.") from error
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be used as a run folder ({error}). Next: choose another --output.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def provenance(command: Sequence[str]) -> dict[str, Any]:
+    """Record what made a run: command, versions, machine. Times are UTC."""
+    names = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "pillow")
+    return {
+        "command": list(command),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"lorgnette": __version__, "python": platform.python_version()}
+        | {name: _version(name) for name in names},
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "executable": sys.executable,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Stages of training on rows, with one trainer."""

@@ -1,0 +1,73 @@
+"""What a stage tells while it trains: a progress bar, and lines in the run's metrics.jsonl."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+from lorgnette.run import append_json_line, read_json_lines, write_json_lines
+
+LOGGED = ("loss", "eval_loss", "learning_rate", "grad_norm", "epoch")
+
+
+def progress_bar(console: Console) -> Progress:
+    """Return a progress bar that shows nothing where the output is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+class ProgressBar(TrainerCallback):  # type: ignore[misc]
+    """Show the steps of a stage and its last loss."""
+
+    def __init__(self, stage: str, console: Console) -> None:
+        self.progress = progress_bar(console)
+        self.task = self.progress.add_task(stage, note="")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start at the step that the stage goes on from."""
+        self.progress.update(self.task, total=state.max_steps, completed=state.global_step)
+        self.progress.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Advance by one optimizer step."""
+        self.progress.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Show the loss beside the bar."""
+        if logs and "loss" in logs:
+            self.progress.update(self.task, note=f"loss {float(logs['loss']):.3f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Leave the finished bar on the screen."""
+        self.progress.stop()
+
+
+class MetricsFile(TrainerCallback):  # type: ignore[misc]
+    """Append each log of a stage to metrics.jsonl; a resumed stage first removes the lines it will write again."""
+
+    def __init__(self, path: Path, stage: str) -> None:
+        self.path = path
+        self.stage = stage
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Forget lines of this stage that are later than the checkpoint."""
+        rows = read_json_lines(self.path)
+        kept = [row for row in rows if row["stage"] != self.stage or row["step"] <= state.global_step]
+        write_json_lines(self.path, kept)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Write step, losses, learning rate and gradient norm."""
+        values = {name: float(logs[name]) for name in LOGGED if logs and name in logs}
+        if "loss" in values or "eval_loss" in values:
+            append_json_line(self.path, {"stage": self.stage, "step": state.global_step, **values})

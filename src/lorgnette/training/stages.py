@@ -1,0 +1,181 @@
+"""One stage: data rendered and counted, parts set and shown, trained, its result written and sealed.
+
+A stage that was interrupted goes on from its last whole checkpoint. What it leaves is in `trained/`: a PEFT folder where
+LoRA was trained, else `trained.safetensors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from transformers import TrainingArguments
+
+from lorgnette.data.dataset import Findings, RenderedDataset, RowCollator, render_all, weighted
+from lorgnette.data.readers import read_samples
+from lorgnette.data.rendering import Rendered, Renderer
+from lorgnette.models.adapters import add_lora, load_trained, save_trained
+from lorgnette.models.loading import Llava
+from lorgnette.models.trainable import PARTS, Mode, Part, freeze_all_but, master_weights, parts_table
+from lorgnette.recipe import Source, Stage
+from lorgnette.run import last_whole_checkpoint, read_json, whole_folder, write_json
+from lorgnette.training.callbacks import MetricsFile, ProgressBar
+from lorgnette.training.trainer import RowTrainer, steps_of
+
+TRAINED_FOLDER = "trained"
+
+
+def run_stage(
+    stage: Stage,
+    llava: Llava,
+    folder: Path,
+    *,
+    seed: int,
+    max_bad_share: float,
+    metrics: Path,
+    console: Console,
+) -> Llava:
+    """Train a stage to its end and return the model with what it learned.
+
+    Args:
+        llava: the model that the stage starts from; it is changed in place.
+        folder: of the stage; checkpoints, `stage.json` and the result go there.
+        metrics: the run's metrics.jsonl.
+
+    Raises:
+        DataError: if the data cannot be used.
+        NonFiniteLoss, GradientError: if training fails; the last whole checkpoint stays.
+    """
+    train, findings = _rendered(stage, stage.data, llava, seed, max_bad_share)
+    validation, validation_findings = (
+        _rendered(stage, stage.validation, llava, seed, max_bad_share) if stage.validation else (None, None)
+    )
+    prepared = prepare(stage, llava)
+    args = training_arguments(stage, folder, seed)
+    modes, rates = modes_of(stage), rates_of(stage, args.learning_rate)
+    parts = parts_table(prepared.model, modes, rates)
+    show(stage.name, parts, findings, steps_of(args, len(train)), console)
+    write_json(
+        folder / "stage.json",
+        {
+            "stage": stage.name,
+            "parts": [part.row() for part in parts],
+            "data": findings.summary(),
+            "validation": validation_findings.summary() if validation_findings else None,
+        },
+    )
+    trainer = RowTrainer(
+        prepared,
+        args,
+        RenderedDataset(train),
+        RenderedDataset(validation) if validation else None,
+        RowCollator(llava.processor.image_processor, llava.core.config.image_token_id, stage.share_images),
+        modes,
+        rates,
+        [ProgressBar(stage.name, console), MetricsFile(metrics, stage.name)],
+    )
+    checkpoint = last_whole_checkpoint(folder)
+    if checkpoint is not None:
+        console.print(f"{stage.name}: going on from {checkpoint.name}")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with whole_folder(folder / TRAINED_FOLDER) as unfinished:
+        save_trained(prepared.model, unfinished)
+    return prepared
+
+
+def is_trained(folder: Path) -> bool:
+    """Tell whether a stage has ended."""
+    return (folder / TRAINED_FOLDER).is_dir()
+
+
+def restore_stage(stage: Stage, llava: Llava, folder: Path) -> Llava:
+    """Bring back the result of a stage that has ended onto the model that it started from."""
+    prepared = prepare(stage, llava)
+    load_trained(prepared.model, folder / TRAINED_FOLDER)
+    return prepared
+
+
+def prepare(stage: Stage, llava: Llava) -> Llava:
+    """Freeze, unfreeze and add LoRA as the stage says; trained weights become float32."""
+    modes = modes_of(stage)
+    if "lora" not in modes.values():
+        freeze_all_but(llava.core, modes)
+        master_weights(llava.core)
+        return llava
+    adapted = add_lora(llava.core, modes, stage.lora or {})
+    return Llava(adapted, llava.processor, llava.image_tokens, llava.scale, llava.source)
+
+
+def modes_of(stage: Stage) -> dict[str, Mode]:
+    """Return part -> mode."""
+    return {part: getattr(stage.train, part) for part in PARTS}
+
+
+def rates_of(stage: Stage, learning_rate: float) -> dict[str, float]:
+    """Return part -> learning rate, the stage's own where a part has none."""
+    return {part: getattr(stage.learning_rates, part) or learning_rate for part in PARTS}
+
+
+def training_arguments(stage: Stage, folder: Path, seed: int) -> TrainingArguments:
+    """Make transformers' arguments: the recipe's, and those that are Lorgnette's to set."""
+    defaults: dict[str, Any] = {"report_to": "none", "logging_steps": 10, "logging_nan_inf_filter": False}
+    return TrainingArguments(
+        **(defaults | stage.training),
+        output_dir=str(folder),
+        seed=seed,
+        data_seed=seed,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        disable_tqdm=True,
+    )
+
+
+def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, console: Console) -> None:
+    """Print what trains and on what, before step 1."""
+    table = Table(title=f"stage {name}", title_justify="left")
+    for column in ("part", "mode", "parameters", "trainable", "learning rate"):
+        table.add_column(column, justify="left" if column in ("part", "mode") else "right")
+    for part in parts:
+        rate = f"{part.learning_rate:g}" if part.learning_rate else "-"
+        table.add_row(part.part, part.mode, f"{part.parameters:,}", f"{part.trainable:,}", rate)
+    console.print(table)
+    console.print(
+        f"{findings.kept:,} of {findings.read:,} samples, {steps:,} steps; "
+        f"{findings.supervised / findings.tokens:.1%} of the tokens are supervised"
+    )
+    if findings.shortened:
+        console.print(f"shortened: {findings.shortened:,} samples by {findings.shortened_tokens:,} text tokens")
+    for reason, count in findings.dropped.most_common():
+        console.print(f"dropped: {count:,} samples: {reason}", markup=False)
+
+
+def parts_of_run(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Read the tables of parts of all stages back, each line with its stage."""
+    rows = []
+    for folder in folders:
+        content = read_json(folder / "stage.json")
+        rows.extend({"stage": content["stage"], **part} for part in content["parts"])
+    return rows
+
+
+def _rendered(
+    stage: Stage, sources: Sequence[Source], llava: Llava, seed: int, max_bad_share: float
+) -> tuple[list[Rendered], Findings]:
+    renderer = Renderer(
+        llava.template(stage.chat_template),
+        llava.core.config.image_token_id,
+        llava.image_tokens,
+        stage.max_text_tokens,
+        stage.too_long,
+    )
+    everything: list[Rendered] = []
+    total = Findings()
+    for source in sources:
+        samples = read_samples(source.path, source.format, source.split, source.images, source.limit)
+        rendered, findings = render_all(samples, renderer, max_bad_share)
+        everything.extend(weighted(rendered, source.weight, seed))
+        total = total + findings
+    return everything, total

@@ -1,0 +1,188 @@
+"""A thin `transformers.Trainer`: rows instead of padded batches, a learning rate a part, checkpoints that are whole.
+
+The loss is summed over supervised tokens and divided by their number in the whole optimizer step, over micro-batches
+and processes, so that one batch of eight and eight of one give the same gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+
+from lorgnette.data.dataset import RenderedDataset, RowCollator, SharedImageSampler
+from lorgnette.data.rows import Row
+from lorgnette.errors import NonFiniteLoss
+from lorgnette.models.adapters import load_trained, save_trained
+from lorgnette.models.forward import row_logits
+from lorgnette.models.loading import Llava
+from lorgnette.models.trainable import Mode, parameter_groups, require_gradients
+from lorgnette.run import seal_checkpoint
+
+
+class RowTrainer(Trainer):  # type: ignore[misc]
+    """Train a LLaVA on rows.
+
+    Args:
+        llava: the model, its trained parameters set by `models.trainable` or `models.adapters`.
+        modes: part -> frozen, lora or full.
+        rates: part -> learning rate.
+        collator: makes rows of rendered samples.
+    """
+
+    def __init__(
+        self,
+        llava: Llava,
+        args: TrainingArguments,
+        train: RenderedDataset,
+        validation: RenderedDataset | None,
+        collator: RowCollator,
+        modes: Mapping[str, Mode],
+        rates: Mapping[str, float],
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.llava = llava
+        self.modes = modes
+        self.rates = rates
+        super().__init__(
+            model=llava.model,
+            args=args,
+            train_dataset=train,
+            eval_dataset=validation,
+            data_collator=collator,
+            callbacks=[*callbacks, FirstStepCheck(modes)],
+        )
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Return the loss of one row, divided by the supervised tokens of the whole step.
+
+        Raises:
+            NonFiniteLoss: naming the samples of the row.
+        """
+        row: Row = inputs["row"]
+        if self.modes["vision_tower"] == "frozen":
+            self.llava.core.model.vision_tower.eval()  # Trainer puts the whole model into train()
+        with self.accelerator.autocast():
+            logits = row_logits(model, self.llava.core, row, self.llava.scale)
+        total = cross_entropy(logits.float(), row.labels, reduction="sum")
+        if not torch.isfinite(total):
+            raise NonFiniteLoss(
+                f"step {self.state.global_step + 1}: the loss is {float(total)}. Samples: {', '.join(row.ids[:20])}. "
+                "The last whole checkpoint is kept. Next: look at these samples; lower the learning rate."
+            )
+        items = row.labels.numel() if num_items_in_batch is None else num_items_in_batch
+        # processes average their gradients, which the sum over all of them must not be divided by
+        processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return total / items * processes
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer that the recipe names, with a learning rate a part."""
+        if self.optimizer is None:
+            chosen = self.model if model is None else model
+            decayed = frozenset(self.get_decay_parameter_names(chosen))
+            groups = parameter_groups(chosen, self.rates, self.args.weight_decay, decayed)
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, chosen)
+            self.optimizer = optimizer_class(groups, **settings)
+        return self.optimizer
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return micro-batches in the order of `SharedImageSampler`, whole epochs of them."""
+        return self._loader(self.train_dataset, self.args.train_batch_size, self.args.seed)
+
+    def _loader(self, dataset: RenderedDataset, batch_size: int, seed: int | None) -> DataLoader[Any]:
+        sampler = None
+        if seed is not None:
+            sampler = SharedImageSampler(dataset.samples, seed, share_images=self.data_collator.share_images)
+        workers = self.args.dataloader_num_workers
+        loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            persistent_workers=workers > 0 and self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
+            drop_last=seed is not None and self.args.dataloader_drop_last,
+        )
+        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Measure the validation loss: summed over all supervised tokens, divided by their number."""
+        self.model.eval()
+        total = torch.zeros(2, dtype=torch.float64)  # loss, tokens
+        loader = self._loader(eval_dataset or self.eval_dataset, self.args.eval_batch_size, None)
+        for batch in loader:
+            row: Row = batch["row"].to(self.args.device)
+            with self.accelerator.autocast():
+                logits = row_logits(self.model, self.llava.core, row, self.llava.scale)
+            total += torch.tensor([float(cross_entropy(logits.float(), row.labels, reduction="sum")), row.labels.numel()])
+        loss, tokens = self.accelerator.reduce(total.to(self.args.device)).tolist()
+        metrics = {f"{metric_key_prefix}_loss": loss / max(tokens, 1)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: transformers' estimate counts padded batches."""
+        return 0
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.args.should_save:
+            save_trained(self.model, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_trained(self.model if model is None else model, Path(resume_from_checkpoint))
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Write a checkpoint, seal it, and only then delete older ones."""
+        keep = self.args.save_total_limit
+        self.args.save_total_limit = None
+        super()._save_checkpoint(model, trial)
+        self.args.save_total_limit = keep
+        if self.args.should_save:
+            seal_checkpoint(Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            rotate_checkpoints(
+                output_dir=self.args.output_dir,
+                save_total_limit=keep,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+            )
+
+
+class FirstStepCheck(TrainerCallback):  # type: ignore[misc]
+    """Check after the first backward pass of a start that every trained part got a gradient."""
+
+    def __init__(self, modes: Mapping[str, Mode]) -> None:
+        self.modes = modes
+        self.done = False
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Raise GradientError if a part learns nothing."""
+        if not self.done:
+            require_gradients(model, self.modes)
+            self.done = True
+
+
+def steps_of(args: TrainingArguments, samples: int) -> int:
+    """Return how many optimizer steps a stage takes."""
+    if args.max_steps > 0:
+        return int(args.max_steps)
+    batches = math.ceil(samples / (args.train_batch_size * args.world_size))
+    return math.ceil(math.ceil(batches / args.gradient_accumulation_steps) * args.num_train_epochs)
