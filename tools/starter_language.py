@@ -98,7 +98,7 @@ def encode(document: str | list[Turn], tokenizer: PreTrainedTokenizerFast) -> En
 
 
 def train_language(
-    tokenizer: PreTrainedTokenizerFast, steps: int, batch: int = 64, lr: float = 2e-3, seed: int = 0
+    tokenizer: PreTrainedTokenizerFast, steps: int, batch: int = 32, lr: float = 2e-3, seed: int = 0
 ) -> LlamaForCausalLM:
     """Train a language model from scratch and return it; every step sees new text."""
     torch.manual_seed(seed)

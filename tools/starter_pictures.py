@@ -109,7 +109,7 @@ class Figure:
     @property
     def size(self) -> str:
         """Name the size the way a caption would."""
-        return "small" if self.radius < 8 else "large" if self.radius > 13 else "medium"
+        return "small" if self.radius < 6.5 else "large" if self.radius > 10 else "medium"
 
     @property
     def place(self) -> str:
@@ -132,7 +132,7 @@ def draw_picture(rng: np.random.Generator) -> tuple[np.ndarray, str]:
     for figure in figures:
         _draw_figure(ImageDraw.Draw(image), figure, ground, scale, rng)
     pixels = np.asarray(image.resize((PICTURE_SIDE,) * 2, Image.Resampling.BOX) if scale > 1 else image)
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         pixels = np.clip(pixels + rng.normal(0, rng.uniform(0, 8), pixels.shape), 0, 255).astype(np.uint8)
     return pixels, _caption(figures, rng)
 
@@ -141,7 +141,7 @@ def _place_figures(rng: np.random.Generator) -> list[Figure]:
     """Choose one to three figures that do not overlap; a crowded draw just yields fewer."""
     figures: list[Figure] = []
     for _ in range(int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))):
-        radius = rng.uniform(5, 18 if not figures else 12)
+        radius = rng.uniform(3.5, 15 if not figures else 10)
         x, y = rng.uniform(radius * 0.8, PICTURE_SIDE - radius * 0.8, 2)
         if all(math.hypot(x - f.x, y - f.y) > radius + f.radius for f in figures):
             figures.append(Figure(str(rng.choice(SHAPES)), str(rng.choice(COLOR_NAMES)), x, y, radius))
@@ -154,7 +154,7 @@ def _draw_figure(
     first, second = (np.array(c, float) for c in COLORS[figure.color])
     tone = first + (second - first) * rng.choice([0.0, rng.random()]) + rng.normal(0, 5, 3)
     fill = tuple(int(v) for v in np.clip(tone, 0, 255))
-    angle = rng.choice([0.0, rng.uniform(-0.3, 0.3), rng.uniform(-math.pi, math.pi)], p=[0.6, 0.25, 0.15])
+    angle = rng.choice([0.0, rng.uniform(-0.3, 0.3), rng.uniform(-math.pi, math.pi)], p=[0.65, 0.25, 0.1])
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     centre = np.array([figure.x, figure.y])
 

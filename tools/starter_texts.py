@@ -69,7 +69,7 @@ Turn = dict[str, str]
 
 def draw_things(rng: Random) -> list[Thing]:
     """Choose one to four things of one kind, no two with the same noun, colour or place."""
-    count = rng.choices([1, 2, 3, 4], weights=[60, 20, 12, 8])[0]
+    count = rng.choices([1, 2, 3, 4], weights=[70, 15, 10, 5])[0]
     kind = rng.choices(list(NOUNS), weights=[60, 20, 20])[0]
     columns = (rng.sample(NOUNS[kind], count), rng.sample(COLORS, count), rng.sample(tuple(PLACES), count))
     return [
@@ -118,7 +118,7 @@ def jot(things: list[Thing], rng: Random) -> str:
 def ask(things: list[Thing], rng: Random) -> tuple[str, str]:
     """Make up one question about the things; returns it with its one-word answer."""
     thing = rng.choice(things)
-    topic = rng.choices(["color", "noun", "yes/no"], weights=[20, 20, 60])[0]
+    topic = rng.choices(["color", "noun", "yes/no"], weights=[15, 15, 70])[0]
     if topic == "color":
         forms = COLOR_QUESTIONS + (ONLY_COLOR_QUESTIONS if len(things) == 1 else ())
         return rng.choice(forms).format(**vars(thing)), thing.color
@@ -159,7 +159,7 @@ def write_dialogue(rng: Random) -> list[Turn]:
     One in eight gives the context alone, and the answer is its caption.
     """
     things = draw_things(rng)
-    style = rng.choices(["sentences", "caption", "notes"], weights=[30, 10, 60])[0]
+    style = rng.choices(["sentences", "caption", "notes"], weights=[20, 20, 60])[0]
     context = {"sentences": describe(things, rng), "caption": caption(things), "notes": jot(things, rng)}[
         style
     ]

@@ -118,7 +118,7 @@ def bars(comparison: TaskComparison) -> str:
             axes.text(reach + 0.012, place + 0.2, score_text(end), va="center", fontsize=8)
         axes.set_yticks(position, names)
         axes.invert_yaxis()
-        axes.set_xlim(0.0, 1.1)
+        axes.set_xlim(0.0, 1.15)
         axes.set_xticks(np.linspace(0.0, 1.0, 6))
         axes.set_xlabel(printable(comparison.metric))
         axes.grid(visible=False, axis="y")

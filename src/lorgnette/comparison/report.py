@@ -180,9 +180,9 @@ def _gallery(before: Result, after: Result, size: int) -> tuple[Group, ...]:
     """Choose the documents to show: a third became right, a third wrong, a sixth stayed wrong, a sixth right.
 
     Losses get as much room as wins, however rare they are; the headings have the true counts. Places that a
-    group cannot fill go to the others in this order. Within a group the choice is by the hash of the id: the
-    same on every machine, and blind to the content, so that nobody can pick the prettiest. An unchanged score
-    counts as right from 0.5.
+    group cannot fill go to mistakes first. Within a group the choice is by the hash of the id: the same on
+    every machine, and blind to the content, so that nobody can pick the prettiest. An unchanged score counts
+    as right from 0.5.
     """
     afterwards = {row.id: row for row in after.predictions}
     pairs = [(row, afterwards[row.id]) for row in before.predictions]
@@ -210,11 +210,11 @@ def _gallery(before: Result, after: Result, size: int) -> tuple[Group, ...]:
 
 
 def _places(available: Sequence[int], size: int) -> list[int]:
-    """Share `size` places 2:2:1:1 among the groups, and what one cannot use among the others in order."""
+    """Share `size` places 2:2:1:1 among (better, worse, wrong, right), the rest to mistakes first."""
     wanted = [size * weight // 6 for weight in (2, 2, 1, 1)]
     places = [min(have, want) for have, want in zip(available, wanted, strict=True)]
-    for index, have in enumerate(available):
-        places[index] += min(have - places[index], size - sum(places))
+    for index in (1, 2, 0, 3):
+        places[index] += min(available[index] - places[index], size - sum(places))
     return places
 
 

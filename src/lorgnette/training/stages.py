@@ -10,17 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from transformers import TrainingArguments
 
+
 from lorgnette.data.dataset import Findings, RenderedDataset, RowCollator, render_all, weighted
 from lorgnette.data.readers import read_samples
 from lorgnette.data.rendering import Rendered, Renderer
+from lorgnette.errors import RecipeError
 from lorgnette.models.adapters import add_lora, load_trained, save_trained
 from lorgnette.models.loading import Llava
 from lorgnette.models.trainable import PARTS, Mode, Part, freeze_all_but, master_weights, parts_table
-from lorgnette.recipe import Source, Stage
+from lorgnette.recipe.sections import Source, Stage
 from lorgnette.run import last_whole_checkpoint, read_json, whole_folder, write_json
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
 from lorgnette.training.trainer import RowTrainer, steps_of
@@ -81,6 +84,8 @@ def run_stage(
     if checkpoint is not None:
         console.print(f"{stage.name}: going on from {checkpoint.name}")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    # with bf16 accelerate wraps the model's forward in autocast; what comes after is to run in the weights' own dtype
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     with whole_folder(folder / TRAINED_FOLDER) as unfinished:
         save_trained(prepared.model, unfinished)
     return prepared
@@ -120,17 +125,30 @@ def rates_of(stage: Stage, learning_rate: float) -> dict[str, float]:
 
 
 def training_arguments(stage: Stage, folder: Path, seed: int) -> TrainingArguments:
-    """Make transformers' arguments: the recipe's, and those that are Lorgnette's to set."""
-    defaults: dict[str, Any] = {"report_to": "none", "logging_steps": 10, "logging_nan_inf_filter": False}
-    return TrainingArguments(
-        **(defaults | stage.training),
-        output_dir=str(folder),
-        seed=seed,
-        data_seed=seed,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        disable_tqdm=True,
-    )
+    """Make transformers' arguments: the recipe's, and those that are Lorgnette's to set.
+
+    Raises:
+        RecipeError: if transformers refuses the combination.
+    """
+    defaults: dict[str, Any] = {
+        "report_to": "none",
+        "logging_steps": 10,
+        "logging_nan_inf_filter": False,
+        # transformers refuses bf16 on a machine without accelerator unless told that the CPU is meant
+        "use_cpu": not torch.accelerator.is_available(),
+    }
+    try:
+        return TrainingArguments(
+            **(defaults | stage.training),
+            output_dir=str(folder),
+            seed=seed,
+            data_seed=seed,
+            remove_unused_columns=False,
+            label_names=["labels"],
+            disable_tqdm=True,
+        )
+    except (ValueError, TypeError, ImportError) as error:
+        raise RecipeError(f"stages: {stage.name}: training: transformers refuses these settings: {error}") from error
 
 
 def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, console: Console) -> None:

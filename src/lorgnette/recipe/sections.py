@@ -1,7 +1,7 @@
 """The recipe: all that a run needs, as strict, frozen sections. The text under each field is the manual.
 
 Knows the fields, their types and what must fit together; reads no file and loads no model.
-`recipe_reading.py` turns text into a `Recipe`; `recipe_fields.py` knows what `training` and `lora` may hold.
+`reading.py` turns text into a `Recipe`; `fields.py` knows what `training` and `lora` may hold.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from lorgnette.recipe_fields import (
+from lorgnette.recipe.fields import (
     Found,
     check_fields,
     fields_schema,
@@ -78,14 +78,14 @@ class Source(Section):
     """A file, a folder or a hub name; a relative path starts where you type the command."""
     format: Text
     """Which reader understands it: llava, easy-vqa-captions...; or your own, as `package.module:Name`."""
-    split: Text = "train"
-    """Which part of the set is read."""
+    split: Text | None = None
+    """Which part of the set is read; null where the source has no parts."""
     images: Text | None = None
     """The folder of its images; null: beside the data, or inside it."""
     limit: Count | None = None
     """At most so many samples; null: all."""
     weight: Rate = 1.0
-    """How often a sample is seen in one epoch: 1.0 once, 2.0 twice, 0.5 every second one."""
+    """How often a sample is seen in one epoch: 1.0 once, 2.0 twice, 0.5 a random half, fixed by the seed."""
 
 
 class Parts(Section):

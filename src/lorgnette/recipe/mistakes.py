@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lorgnette.errors import nearest
-from lorgnette.recipe import Recipe
-from lorgnette.recipe_yaml import FieldPath
+from lorgnette.recipe.sections import Recipe
+from lorgnette.recipe.fields import suggestion
+from lorgnette.recipe.yaml_text import FieldPath
 
 MAX_SHOWN = 80
 MAX_CHOICES = 20
@@ -53,7 +54,13 @@ def validate(data: dict[str, Any]) -> tuple[Recipe | None, dict[FieldPath, str]]
     removable = [found for path, group in errors.items() if (found := _removable(path, group))]
     if removable:
         _, behind = _attempt(_without(data, removable))
-        errors = errors | {path: group for path, group in behind.items() if path not in errors}
+        # A section with an unknown name is judged no further: what it seems to lack may be what was misspelt.
+        unclear = {path[:-1] for path, group in errors.items() if group[0]["type"] == "extra_forbidden"}
+        errors |= {
+            path: group
+            for path, group in behind.items()
+            if path not in errors and not {path, path[:-1]} & unclear
+        }
     return recipe, {path: _sentence(path, group) for path, group in errors.items()}
 
 
@@ -81,12 +88,18 @@ def _attempt(data: dict[str, Any]) -> tuple[Recipe | None, dict[FieldPath, list[
         for each in error.errors(include_url=False):
             if not _is_echo(each):
                 groups.setdefault(_data_path(each, data), []).append(each)
-        return None, groups
+        return None, {path: group for path, group in groups.items() if not _is_vague(path, group, groups)}
 
 
 def _is_echo(error: ErrorDetails) -> bool:
     # Pydantic counts only the entries that are right, and calls a list of one wrong entry too short.
     return error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]
+
+
+def _is_vague(path: FieldPath, group: list[ErrorDetails], all_paths: Iterable[FieldPath]) -> bool:
+    # Of "text or a list", a list with a wrong entry fails twice: as text, and at that entry, which says more.
+    is_union = len(group[0]["loc"]) > len(path)
+    return is_union and any(len(other) > len(path) and other[: len(path)] == path for other in all_paths)
 
 
 def _data_path(error: ErrorDetails, data: Any) -> FieldPath:
@@ -128,7 +141,7 @@ def _sentence(path: FieldPath, group: list[ErrorDetails]) -> str:
         return f"unknown field (value {value}).{error['ctx']['text']}"
     if error["type"] == "extra_forbidden":
         names = _field_names(path[:-1])
-        close = nearest(str(path[-1]), names)
+        close = suggestion(str(path[-1]), names)
         allowed = f" Allowed: {', '.join(names)}."
         return f"unknown field (value {value}).{close or allowed}"
     if error["type"] == "missing":
@@ -151,10 +164,9 @@ def _expected(error: ErrorDetails) -> str:
 def _choices(error: ErrorDetails) -> str:
     expected = str(error["ctx"]["expected"])
     names = re.findall(r"'([^']*)'", expected) or [expected]
-    close = nearest(str(error["input"]), names)
-    if close and len(names) > MAX_CHOICES:
-        return close
-    return f"{close} Allowed: {', '.join(names)}."
+    if len(names) <= MAX_CHOICES:
+        return f"{nearest(str(error['input']), names)} Allowed: {', '.join(names)}."
+    return suggestion(str(error["input"]), names) or f" Allowed: {', '.join(names)}."
 
 
 def _field_names(path: Sequence[str | int]) -> list[str]:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import operator
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -95,7 +95,7 @@ class Fields:
     owner: str
     types: dict[str, Any]
     descriptions: dict[str, str]
-    set_by_us: dict[str, str]
+    refused: dict[str, str]
 
 
 @functools.cache
@@ -123,10 +123,17 @@ def check_fields(values: dict[str, Any], fields: Fields) -> None:
     """
     errors: list[InitErrorDetails] = []
     for name, value in values.items():
-        if name in fields.set_by_us:
-            errors.append(_mistake((name,), value, f"Lorgnette sets this itself: {fields.set_by_us[name]}"))
+        if name in fields.refused:
+            errors.append(_mistake((name,), value, f"cannot be set here: {fields.refused[name]}"))
         elif name not in fields.types:
-            errors.append(_mistake((name,), value, _unknown(name, fields), "unknown_field"))
+            errors.append(
+                _mistake(
+                    (name,),
+                    value,
+                    suggestion(name, fields.types) or f" Allowed: the fields of {fields.owner}.",
+                    "unknown_field",
+                )
+            )
         else:
             errors += _type_errors(name, value, fields.types[name])
     if errors:
@@ -142,6 +149,14 @@ def fields_schema(fields: Fields) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
+def suggestion(word: str, allowed: Iterable[str]) -> str:
+    """Return a sentence with the names that were perhaps meant, or an empty string if none is like it."""
+    holding = [name for name in allowed if word in name and len(word) > 2]
+    if len(holding) > 1:
+        return f" Names with '{word}' in them: {', '.join(holding)}."
+    return nearest(word, holding or allowed) or (f" Did you mean '{holding[0]}'?" if holding else "")
+
+
 def raise_all(section: str, found: Sequence[Found]) -> None:
     """Raise one pydantic `ValidationError` with all of these mistakes, if there are any."""
     if found:
@@ -152,14 +167,6 @@ def raise_all(section: str, found: Sequence[Found]) -> None:
 def _mistake(path: FieldPath, value: object, text: str, kind: str = "mistake") -> InitErrorDetails:
     # The text goes in as a value, because pydantic reads braces in a message as its own placeholders.
     return InitErrorDetails(type=PydanticCustomError(kind, "{text}", {"text": text}), loc=path, input=value)
-
-
-def _unknown(name: str, fields: Fields) -> str:
-    close = nearest(name, fields.types)
-    related = [known for known in fields.types if name in known]
-    if not close and related:
-        close = f" Fields with '{name}' in their name: {', '.join(related)}."
-    return close or f" Allowed: the fields of {fields.owner}."
 
 
 def _type_errors(name: str, value: object, hint: Any) -> list[InitErrorDetails]:

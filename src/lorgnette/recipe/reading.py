@@ -1,6 +1,6 @@
 """A recipe file -> `Recipe`, with all mistakes at once, and back: `--set`, the resolved text, differences.
 
-Knows files and `--set`. `recipe_yaml.py` reads the YAML itself, `recipe_mistakes.py` makes the sentences.
+Knows files and `--set`. `yaml_text.py` reads the YAML itself, `mistakes.py` makes the sentences.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.errors import RecipeError, nearest
-from lorgnette.recipe import Recipe
-from lorgnette.recipe_mistakes import dotted, shown, validate
-from lorgnette.recipe_yaml import FieldPath, Mistake, Plain, parse_yaml, write_yaml
+from lorgnette.recipe.sections import Recipe
+from lorgnette.recipe.mistakes import dotted, shown, validate
+from lorgnette.recipe.yaml_text import FieldPath, Mistake, Plain, parse_yaml, write_yaml
 
 MAX_BYTES = 1_000_000
 _ABSENT = object()
@@ -26,19 +26,19 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the file cannot be read, or the recipe has mistakes: all of them, each with its line.
     """
     plain = parse_yaml(_text_of(path))
-    is_readable = plain.data is not None or not plain.mistakes
-    if not isinstance(plain.data, dict):
-        if is_readable:
-            got = "empty" if plain.data is None else f"not a mapping but {shown(plain.data)}"
-            plain.wrong(1, (), f"the recipe is {got}; it needs at least `model:`")
-        is_readable = False
+    is_mapping = isinstance(plain.data, dict)
+    if not is_mapping and not plain.mistakes:
+        got = "empty" if plain.data is None else f"not a mapping but {shown(plain.data)}"
+        plain.wrong(1, (), f"the recipe is {got}; it needs at least `model:`")
+    if not is_mapping:
         plain.data = {}  # so that mistakes of the overrides themselves are still found
     for override in overrides:
         _override(plain, override)
     recipe = None
-    if is_readable:
+    if is_mapping:
         recipe, sentences = validate(plain.data)
-        known = {mistake.path for mistake in plain.mistakes}
+        # What could not be read is None in the data: neither that nor its section can be judged.
+        known = {mistake.path[:end] for mistake in plain.mistakes for end in range(1, len(mistake.path) + 1)}
         plain.mistakes += [
             Mistake(_origin(plain, at), at, text) for at, text in sentences.items() if at not in known
         ]
@@ -121,7 +121,7 @@ def _place(plain: Plain, steps: list[str], value: Any, origin: str) -> FieldPath
             path = (*path, step)
         else:
             at = dotted(path)
-            why = f"{at} is {shown(here)}, which has no fields; set it whole: {at}={{{step}: ...}}"
+            why = f"{at} is {shown(here)}, which has no fields; set it whole: {at}={{...}}"
             plain.wrong(origin, (), why)
             return ()
         key: Any = path[-1]

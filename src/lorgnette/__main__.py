@@ -1,0 +1,5 @@
+"""Let `python -m lorgnette` do what `lorgnette` does."""
+
+from lorgnette.cli import main
+
+main()

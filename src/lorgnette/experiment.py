@@ -1,0 +1,222 @@
+"""The whole road on one screen: base, measure, stages, merge, measure, compare, report.
+
+The one place where training, evaluation and comparison meet. Every step leaves a folder or file that is whole or absent,
+so calling it again does only what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import set_seed
+
+from lorgnette.comparison.compare import TaskComparison, compare, print_table, read_result, write_comparison
+from lorgnette.comparison.report import write_report
+from lorgnette.data.dataset import RowCollator
+from lorgnette.data.readers import read_samples
+from lorgnette.data.rendering import Renderer
+from lorgnette.data.sample import Sample
+from lorgnette.errors import InputError
+from lorgnette.evaluation.evaluate import RESULT, Settings, evaluate
+from lorgnette.evaluation.tasks import find_task
+from lorgnette.models.adapters import merge, require_equal_logits
+from lorgnette.models.assembly import assemble
+from lorgnette.models.forward import prepare_for_rows, row_logits
+from lorgnette.models.loading import DTYPES, Llava, fingerprint, load_llava
+from lorgnette.models.saving import save_llava
+from lorgnette.recipe.sections import Evaluation, Recipe, Stage
+from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
+from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
+from lorgnette.training.stages import is_trained, parts_of_run, restore_stage, run_stage
+
+MERGE_TOLERANCE = 1e-5
+"""Largest difference of a merged model's logits, in float32 and relative to the largest logit."""
+
+
+def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Console) -> list[TaskComparison]:
+    """Walk the whole road of a recipe, or what is left of it, into the run folder.
+
+    Raises:
+        InputError: if the recipe, its data or models cannot be used, or the folder holds another recipe's run.
+        RunError: if training or the merge fails.
+    """
+    with locked(output):
+        keep_recipe(recipe, output)
+        about = record_start(recipe, output, command)
+        base = build_base(recipe, output, console)
+        measure(recipe.evaluation, base, recipe, output / "evaluation" / "before", about, console)
+        merged = train(recipe, output, console)
+        measure(recipe.evaluation, merged, recipe, output / "evaluation" / "after", about, console)
+        return report(recipe, output, about, console)
+
+
+def keep_recipe(recipe: Recipe, output: Path) -> None:
+    """Write the resolved recipe into the run folder, or check that it is the one already there.
+
+    Raises:
+        InputError: if the folder holds a run of another recipe.
+    """
+    file = output / "recipe.yaml"
+    if not file.exists():
+        write_text(file, resolved_yaml(recipe))
+        return
+    # where the run lies is no part of what it does
+    changed = differences(read_recipe(file), recipe)
+    changed = [line for line in changed if not line.startswith("output:")]
+    if changed:
+        raise InputError(
+            f"{output}: holds a run of another recipe. It is left as it is. What differs:\n  "
+            + "\n  ".join(changed)
+            + "\nNext: choose another --output, or delete the folder."
+        )
+
+
+def record_start(recipe: Recipe, output: Path, command: Sequence[str]) -> dict[str, Any]:
+    """Append this start to provenance.jsonl and return it."""
+    about = provenance(command) | {"seed": recipe.seed}
+    append_json_line(output / "provenance.jsonl", about)
+    return about
+
+
+def build_base(recipe: Recipe, output: Path, console: Console) -> str:
+    """Assemble the model that the run starts from into `base/`; return its folder, or the given base's name."""
+    if recipe.model.base is not None:
+        return recipe.model.base
+    build, folder = recipe.model.build, output / "base"
+    assert build is not None
+    if not folder.exists():
+        console.print(f"assembling {build.vision_tower} + {build.language_model}")
+        llava = assemble(
+            build.vision_tower,
+            build.language_model,
+            vision_feature_layer=build.vision_feature_layer,
+            vision_feature_select_strategy=build.vision_feature_select_strategy,
+            image_size=build.image_size,
+            template=recipe.model.chat_template,
+            dtype=DTYPES[recipe.model.dtype],
+            seed=recipe.seed,
+        )
+        save_llava(llava, folder, {"kind": "base", "build": build.model_dump(mode="json"), "seed": recipe.seed})
+    return str(folder)
+
+
+def measure(
+    evaluation: Evaluation | None,
+    model: str,
+    recipe: Recipe,
+    folder: Path,
+    about: dict[str, Any],
+    console: Console,
+) -> None:
+    """Run every task of the recipe that has no result yet on a model."""
+    missing = [task for task in evaluation.tasks if not (folder / task.name / RESULT).exists()] if evaluation else []
+    if evaluation is None or not missing:
+        return
+    llava = load_llava(model, DTYPES[recipe.model.dtype], recipe.model.chat_template)
+    named = {"path": model, "fingerprint": fingerprint(model), "dtype": recipe.model.dtype}
+    for spec in missing:
+        settings = Settings(spec.split, spec.limit, spec.max_new_tokens, spec.prompt, evaluation.batch_size)
+        evaluate(
+            llava,
+            find_task(spec.name),
+            folder / spec.name,
+            settings,
+            model=named,
+            versions=about["versions"],
+            console=console,
+            label=f"{folder.name} {spec.name}",
+        )
+
+
+def train(recipe: Recipe, output: Path, console: Console) -> str:
+    """Run the stages that have not ended, one after another, and merge the last one's result into `merged/`."""
+    folder = output / "merged"
+    if folder.exists():
+        return str(folder)
+    base = recipe.model.base or str(output / "base")
+    llava = load_llava(base, DTYPES[recipe.model.dtype], recipe.model.chat_template)
+    for number, stage in enumerate(recipe.stages):
+        set_seed(recipe.seed)
+        place = output / "stages" / stage.name
+        if number and "lora" in recipe.stages[number - 1].train.model_dump().values():
+            llava, _ = merged_model(llava, recipe.stages[number - 1], recipe)
+            if not (place / "start").exists():  # the adapter of this stage belongs to this model, not to the base
+                save_llava(llava, place / "start", {"kind": "start", "base": base, "stage": stage.name})
+            llava.core.name_or_path = str(place / "start")
+        if is_trained(place):
+            llava = restore_stage(stage, llava, place)
+        else:
+            llava = run_stage(
+                stage,
+                llava,
+                place,
+                seed=recipe.seed,
+                max_bad_share=recipe.max_bad_share,
+                metrics=output / "metrics.jsonl",
+                console=console,
+            )
+    difference = None
+    if recipe.stages:
+        llava, difference = merged_model(llava, recipe.stages[-1], recipe)
+    record = {"kind": "merged", "base": base, "base_fingerprint": fingerprint(base), "merge_difference": difference}
+    save_llava(llava, folder, record)
+    return str(folder)
+
+
+def merged_model(llava: Llava, stage: Stage, recipe: Recipe) -> tuple[Llava, float | None]:
+    """Fold a stage's LoRA into the model, prove on samples of its data that logits stay, and return both.
+
+    The comparison is made in float32; the model comes back in the recipe's dtype. Without LoRA nothing is to be merged.
+
+    Raises:
+        RunError: if the merged model answers otherwise.
+    """
+    llava.model.eval()
+    if llava.model is llava.core:
+        return Llava(
+            llava.core.to(DTYPES[recipe.model.dtype]), llava.processor, llava.image_tokens, llava.scale, llava.source
+        ), None
+    llava.model.to(torch.float32)
+    before = _sample_logits(llava, stage)
+    plain = merge(llava.model)
+    prepare_for_rows(plain)
+    result = Llava(plain, llava.processor, llava.image_tokens, llava.scale, llava.source)
+    difference = require_equal_logits(before, _sample_logits(result, stage), MERGE_TOLERANCE)
+    plain.to(DTYPES[recipe.model.dtype])
+    return result, difference
+
+
+@torch.inference_mode()
+def _sample_logits(llava: Llava, stage: Stage, count: int = 8) -> torch.Tensor:
+    source = stage.data[0]
+    samples = read_samples(source.path, source.format, source.split, source.images, count)
+    renderer = Renderer(llava.template(stage.chat_template), llava.core.config.image_token_id, llava.image_tokens)
+    rendered = [renderer.render(sample) for sample in samples if isinstance(sample, Sample)]
+    row = RowCollator(llava.processor.image_processor, llava.core.config.image_token_id)(rendered)["row"]
+    return row_logits(llava.model, llava.core, row, llava.scale)
+
+
+def report(recipe: Recipe, output: Path, about: dict[str, Any], console: Console) -> list[TaskComparison]:
+    """Compare before and after, print the table, write comparison.json and report.html."""
+    if recipe.evaluation is None:
+        return []
+    folders = [(output / "evaluation" / "before" / t.name, output / "evaluation" / "after" / t.name) for t in recipe.evaluation.tasks]
+    results = [(read_result(before), read_result(after)) for before, after in folders]
+    comparisons = [compare(before, after, seed=recipe.seed) for before, after in results]
+    write_comparison(output / "comparison.json", comparisons)
+    write_report(
+        output / "report.html",
+        title=output.name,
+        comparisons=comparisons,
+        results=results,
+        metrics=read_json_lines(output / "metrics.jsonl"),
+        recipe_text=(output / "recipe.yaml").read_text(encoding="utf-8"),
+        provenance=about | {"merged": read_json(output / "merged" / "lorgnette.json")},
+        parts=parts_of_run([output / "stages" / stage.name for stage in recipe.stages]),
+    )
+    print_table(comparisons, console)
+    return comparisons
