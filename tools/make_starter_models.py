@@ -16,8 +16,8 @@ from starter_language import train_language, train_tokenizer
 from starter_tower import image_processor, train_tower
 
 DEFAULT_OUT = Path(__file__).resolve().parents[1] / "src" / "lorgnette" / "starter"
-TOWER_STEPS = 700
-LANGUAGE_STEPS = 700
+TOWER_STEPS = 1100
+LANGUAGE_STEPS = 2600
 
 
 def make_vision_tower(folder: Path, steps: int) -> None:

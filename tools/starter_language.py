@@ -1,6 +1,7 @@
 """Train the starter language model: a byte-level BPE tokenizer and a small Llama, on made-up text alone.
 
-In dialogues only the assistant's words are learned, in prose every word: the same rule as in fine-tuning.
+The assistant's words count in full. Everything else that is read counts a little: predicting words that come
+again is what teaches looking back, long before the answers do.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ CHAT_TEMPLATE = """\
 {%- endif %}
 """
 IGNORED = -100
+READING_WEIGHT = 0.3
 Encoded = tuple[list[int], list[int]]  # token ids, labels
 
 
@@ -81,10 +83,10 @@ def language_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
 
 
 def encode(document: str | list[Turn], tokenizer: PreTrainedTokenizerFast) -> Encoded:
-    """Turn a document into token ids and labels; what the user says is not learned."""
+    """Turn a document into token ids and labels; only what the assistant says has labels."""
     if isinstance(document, str):
         ids = tokenizer.encode(END + document + END, add_special_tokens=False)
-        return ids, list(ids)
+        return ids, [IGNORED] * len(ids)
     ids: list[int] = []
     labels: list[int] = []
     for turn in document:
@@ -98,7 +100,7 @@ def encode(document: str | list[Turn], tokenizer: PreTrainedTokenizerFast) -> En
 
 
 def train_language(
-    tokenizer: PreTrainedTokenizerFast, steps: int, batch: int = 32, lr: float = 2e-3, seed: int = 0
+    tokenizer: PreTrainedTokenizerFast, steps: int, batch: int = 64, lr: float = 2e-3, seed: int = 0
 ) -> LlamaForCausalLM:
     """Train a language model from scratch and return it; every step sees new text."""
     torch.manual_seed(seed)
@@ -108,8 +110,11 @@ def train_language(
     def loss_of_next_batch() -> torch.Tensor:
         ids, labels = next(batches)
         logits = model(input_ids=ids).logits[:, :-1]
-        learned = labels[:, 1:] != IGNORED
-        return cross_entropy(logits[learned], labels[:, 1:][learned])
+        ids, labels = ids[:, 1:], labels[:, 1:]
+        answered = labels != IGNORED
+        read = ~answered & (ids != tokenizer.pad_token_id)
+        reading = cross_entropy(logits[read], ids[read])
+        return cross_entropy(logits[answered], ids[answered]) + READING_WEIGHT * reading
 
     minimise("language model", loss_of_next_batch, list(model.parameters()), steps, lr)
     return model.eval()

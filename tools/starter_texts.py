@@ -53,6 +53,28 @@ NEGATED_QUESTIONS = (
 )  # fmt: skip
 
 
+SHORT_QUESTIONS = ("{x}?", "{a_x}?", "any {x}?")
+PROSE_SHARE = CAPTIONING_SHARE = 0.125
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How hard the texts may be; shares and weights are probabilities.
+
+    Answering a negated question means comparing twice. A model that meets it from the start learns neither
+    comparison, so the first lesson has none.
+    """
+
+    counts: tuple[float, ...]  # of one, two, three and four things
+    styles: tuple[float, ...]  # of sentences, a caption and notes
+    negated: float
+    short: float
+
+
+FIRST_LESSON = Lesson(counts=(1, 0, 0, 0), styles=(0, 0.3, 0.7), negated=0.0, short=0.5)
+FULL_LESSON = Lesson(counts=(0.7, 0.15, 0.1, 0.05), styles=(0.2, 0.2, 0.6), negated=0.5, short=0.1)
+
+
 @dataclass(frozen=True)
 class Thing:
     """One thing that a text is about."""
@@ -67,9 +89,9 @@ class Thing:
 Turn = dict[str, str]
 
 
-def draw_things(rng: Random) -> list[Thing]:
+def draw_things(lesson: Lesson, rng: Random) -> list[Thing]:
     """Choose one to four things of one kind, no two with the same noun, colour or place."""
-    count = rng.choices([1, 2, 3, 4], weights=[70, 15, 10, 5])[0]
+    count = rng.choices([1, 2, 3, 4], weights=lesson.counts)[0]
     kind = rng.choices(list(NOUNS), weights=[60, 20, 20])[0]
     columns = (rng.sample(NOUNS[kind], count), rng.sample(COLORS, count), rng.sample(tuple(PLACES), count))
     return [
@@ -115,7 +137,7 @@ def jot(things: list[Thing], rng: Random) -> str:
     return " ".join([ground] * before + words + [ground] * after)
 
 
-def ask(things: list[Thing], rng: Random) -> tuple[str, str]:
+def ask(things: list[Thing], lesson: Lesson, rng: Random) -> tuple[str, str]:
     """Make up one question about the things; returns it with its one-word answer."""
     thing = rng.choice(things)
     topic = rng.choices(["color", "noun", "yes/no"], weights=[15, 15, 70])[0]
@@ -125,7 +147,7 @@ def ask(things: list[Thing], rng: Random) -> tuple[str, str]:
     if topic == "noun":
         forms = NOUN_QUESTIONS + (ONLY_NOUN_QUESTIONS if len(things) == 1 else ())
         return rng.choice(forms).format(**vars(thing)), thing.noun
-    return _ask_yes_no(things, rng)
+    return _ask_yes_no(things, lesson, rng)
 
 
 def ask_detail(things: list[Thing], rng: Random) -> tuple[str, str]:
@@ -140,43 +162,47 @@ def ask_detail(things: list[Thing], rng: Random) -> tuple[str, str]:
     )
 
 
-def _ask_yes_no(things: list[Thing], rng: Random) -> tuple[str, str]:
-    """Ask whether something is there, or is not; all four combinations are equally likely."""
+def _ask_yes_no(things: list[Thing], lesson: Lesson, rng: Random) -> tuple[str, str]:
+    """Ask whether something is there, or is not; the answer is "yes" as often as "no"."""
     kind = things[0].kind
-    by_color, present, negated = rng.random() < 0.6, rng.random() < 0.5, rng.random() < 0.5
+    by_color, present, negated = rng.random() < 0.6, rng.random() < 0.5, rng.random() < lesson.negated
     here = {t.color if by_color else t.noun for t in things}
     absent = [word for word in (COLORS if by_color else NOUNS[kind]) if word not in here]
     word = rng.choice(sorted(here) if present else absent)
-    forms = NEGATED_QUESTIONS if negated else YES_NO_QUESTIONS
+    plain = SHORT_QUESTIONS if rng.random() < lesson.short else YES_NO_QUESTIONS
+    forms = NEGATED_QUESTIONS if negated else plain
     sought = f"{word} {kind}" if by_color else word
     question = rng.choice(forms).format(x=sought, a_x=_with_article(sought))
     return question, "yes" if present != negated else "no"
 
 
-def write_dialogue(rng: Random) -> list[Turn]:
-    """Write a chat: a context with a question, a few more questions, each answered in one word.
+def write_dialogue(lesson: Lesson, rng: Random) -> list[Turn]:
+    """Write a chat: a context with a question or two, each answered in one word.
 
-    One in eight gives the context alone, and the answer is its caption.
+    Now and then the context stands alone, and the answer is its caption.
     """
-    things = draw_things(rng)
-    style = rng.choices(["sentences", "caption", "notes"], weights=[20, 20, 60])[0]
-    context = {"sentences": describe(things, rng), "caption": caption(things), "notes": jot(things, rng)}[
-        style
-    ]
-    if rng.random() < 0.125:
-        return [{"role": "user", "content": context}, {"role": "assistant", "content": caption(things)}]
+    things = draw_things(lesson, rng)
+    style = rng.choices(["sentences", "caption", "notes"], weights=lesson.styles)[0]
+    contexts = {"sentences": describe(things, rng), "caption": caption(things), "notes": jot(things, rng)}
+    if rng.random() < CAPTIONING_SHARE:
+        return _exchange(contexts[style], caption(things))
     turns: list[Turn] = []
-    for index in range(rng.randint(1, 4)):
-        detail = style == "sentences" and rng.random() < 0.3
-        question, answer = (ask_detail if detail else ask)(things, rng)
-        question = question if index else f"{context}\n{question}"
-        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    for opening in (f"{contexts[style]}\n", "")[: rng.choice([1, 1, 1, 2])]:
+        if style == "sentences" and rng.random() < 0.3:
+            question, answer = ask_detail(things, rng)
+        else:
+            question, answer = ask(things, lesson, rng)
+        turns += _exchange(opening + question, answer)
     return turns
 
 
-def write_prose(rng: Random) -> str:
+def _exchange(said: str, answered: str) -> list[Turn]:
+    return [{"role": "user", "content": said}, {"role": "assistant", "content": answered}]
+
+
+def write_prose(lesson: Lesson, rng: Random) -> str:
     """Write a short plain text: a description and a remark or two that follow from it."""
-    things = draw_things(rng)
+    things = draw_things(lesson, rng)
     thing = rng.choice(things)
     remarks = (
         f"the color of the {thing.noun} is {thing.color}.",
@@ -189,7 +215,12 @@ def write_prose(rng: Random) -> str:
 
 
 def write_corpus(count: int, seed: int) -> Iterator[str | list[Turn]]:
-    """Yield `count` documents, one in eight of them prose (a string), the rest dialogues (lists of turns)."""
+    """Yield `count` documents: some prose (a string), mostly dialogues (lists of turns).
+
+    The first third is the first lesson; from there to the middle the full lesson takes over, up to 85 %.
+    """
     rng = Random(seed)
-    for _ in range(count):
-        yield write_prose(rng) if rng.random() < 0.125 else write_dialogue(rng)
+    for index in range(count):
+        full_share = min(max((index / count - 1 / 3) * 6, 0.0), 0.85)
+        lesson = FULL_LESSON if rng.random() < full_share else FIRST_LESSON
+        yield write_prose(lesson, rng) if rng.random() < PROSE_SHARE else write_dialogue(lesson, rng)

@@ -23,14 +23,14 @@ EMBED = 96
 
 
 def tower_config() -> CLIPVisionConfig:
-    """Return the architecture: 64x64 pixels, 16 patches, four layers."""
+    """Return the architecture: 64x64 pixels, 64 patches, four layers (LLaVA reads the third)."""
     return CLIPVisionConfig(
         image_size=PICTURE_SIDE,
-        patch_size=16,
-        hidden_size=128,
-        intermediate_size=384,
+        patch_size=8,
+        hidden_size=96,
+        intermediate_size=288,
         num_hidden_layers=4,
-        num_attention_heads=4,
+        num_attention_heads=3,
         projection_dim=EMBED,
         hidden_act="gelu",
     )
@@ -100,7 +100,7 @@ def draw_batch(size: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch
     return (pixels - MEAN[0]) / STD[0], ids
 
 
-def train_tower(steps: int, batch: int = 256, lr: float = 1.5e-3, seed: int = 0) -> CLIPVisionModel:
+def train_tower(steps: int, batch: int = 128, lr: float = 1.5e-3, seed: int = 0) -> CLIPVisionModel:
     """Train a tower from scratch and return it; every step sees new pictures."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)

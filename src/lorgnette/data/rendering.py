@@ -128,7 +128,8 @@ class Renderer:
         )
 
     def _encode_uncached(self, turns: tuple[Turn, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        turns = tuple(Turn(turn.role, turn.text.strip()) for turn in turns)
+        # white space around an answer is no part of it: most templates trim it, and a model should not learn to pad
+        turns = tuple(Turn(t.role, t.text.strip()) if t.role == "assistant" else t for t in turns)
         text, spans = self._supervised_spans(turns)
         encoded = self.template.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids = tuple(encoded["input_ids"])

@@ -23,7 +23,7 @@ from transformers import (
 from lorgnette.data.sample import IMAGE_TAG
 from lorgnette.data.templates import TEMPLATES, chat_template
 from lorgnette.errors import ModelError
-from lorgnette.models.loading import Llava, bind, explained, load_config, require_clean_load
+from lorgnette.models.loading import Llava, bind, explained, image_tokens_of, load_config, require_clean_load
 
 STARTER = "starter:"
 STARTER_MODELS = ("vision-tower", "language-model")
@@ -66,7 +66,8 @@ def assemble(
             # new rows are drawn around the mean of the old ones; multiples of 64 are what tensor cores want
             language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=True)
         model = _compose(tower, language, image_token_id, vision_feature_layer)
-    model.config.vision_feature_select_strategy = vision_feature_select_strategy or _strategy(tower, image_processor)
+    strategy = vision_feature_select_strategy or _strategy(model, image_processor, vision_tower)
+    model.config.vision_feature_select_strategy = strategy
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -127,13 +128,12 @@ def _load_language_model(source: str, template: str | None, dtype: torch.dtype) 
     return language, tokenizer
 
 
-def _strategy(tower: Any, image_processor: Any) -> str:
+def _strategy(model: Any, image_processor: Any, source: str) -> str:
     """Decide by running the tower: tokens beyond the patch grid mean that a class token stands in front."""
-    side = image_processor(torch.zeros(3, 64, 64), do_rescale=False, return_tensors="pt")["pixel_values"]
-    with torch.no_grad():
-        tokens = tower(side.to(tower.dtype), output_hidden_states=True).hidden_states[-1].shape[1]
-    patch = tower.config.patch_size
-    return "default" if tokens > (side.shape[-2] // patch) * (side.shape[-1] // patch) else "full"
+    model.config.vision_feature_select_strategy = "full"
+    tokens, (height, width) = image_tokens_of(model, image_processor, source)
+    patch = model.config.vision_config.patch_size
+    return "default" if tokens > (height // patch) * (width // patch) else "full"
 
 
 def _compose(tower: Any, language: Any, image_token_id: int, layer: int | Sequence[int]) -> Any:

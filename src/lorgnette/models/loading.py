@@ -100,21 +100,30 @@ def bind(model: Any, tokenizer: Any, image_processor: Any, source: str) -> Llava
     image_token = tokenizer.convert_ids_to_tokens(model.config.image_token_id)
     if image_token is None or image_token == tokenizer.unk_token:
         raise ModelError(f"{source}: the tokenizer has no token {model.config.image_token_id}, the model's image token.")
-    scale = PixelScale.of(image_processor)
+    image_tokens, size = image_tokens_of(model, image_processor, source)
+    processor = _processor(model.config, tokenizer, image_processor, image_token, image_tokens, size)
+    prepare_for_rows(model)
+    return Llava(model, processor, image_tokens, PixelScale.of(image_processor), source)
+
+
+def image_tokens_of(model: Any, image_processor: Any, source: str) -> tuple[int, tuple[int, int]]:
+    """Run the tower on a blank image: (tokens that it gives, (height, width) of the processor's images).
+
+    Raises:
+        ModelError: if the tower refuses images of this size.
+    """
     blank = image_processor(np.zeros((64, 64, 3), np.uint8), do_rescale=False, do_normalize=False, return_tensors="pt")
     tower = next(model.model.vision_tower.parameters())
-    pixels = scale.normalise(blank["pixel_values"]).to(tower.device, tower.dtype)
+    pixels = PixelScale.of(image_processor).normalise(blank["pixel_values"]).to(tower.device, tower.dtype)
+    height, width = pixels.shape[-2:]
     try:
         with torch.no_grad():
-            image_tokens = tower_features(model, pixels).shape[1]
+            return tower_features(model, pixels).shape[1], (height, width)
     except (ValueError, RuntimeError) as error:
         raise ModelError(
-            f"{source}: the vision tower refuses images of {pixels.shape[-2]} x {pixels.shape[-1]} pixels: {error} "
+            f"{source}: the vision tower refuses images of {height} x {width} pixels: {error} "
             "Next: leave model.build.image_size out to use the tower's own."
         ) from error
-    processor = _processor(model.config, tokenizer, image_processor, image_token, image_tokens, pixels.shape[-2:])
-    prepare_for_rows(model)
-    return Llava(model, processor, image_tokens, scale, source)
 
 
 def _processor(
