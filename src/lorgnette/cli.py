@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -216,5 +217,7 @@ def _quiet_libraries() -> None:
     """Keep the libraries' own bars and hints off the screen; their errors still come through."""
     from transformers.utils import logging  # noqa: PLC0415
 
+    # libraries that call each other by old names; nothing a user can act on
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\.")
     logging.disable_progress_bar()
     logging.set_verbosity_error()

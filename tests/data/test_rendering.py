@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import conversation, make_tokenizer
+from small import conversation, make_tokenizer
 from lorgnette.data.rendering import IGNORE_INDEX, Renderer
 from lorgnette.data.sample import Origin, Sample, Turn
 from lorgnette.data.templates import TEMPLATES, chat_template, stop_ids

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import renderer_of
+from small import renderer_of
 from lorgnette.data.images import read_pixels
 from lorgnette.data.rendering import Rendered
 from lorgnette.data.sample import Sample, Turn

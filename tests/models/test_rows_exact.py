@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
-from conftest import renderer_of
+from small import renderer_of
 from lorgnette.data.dataset import RowCollator
 from lorgnette.data.rendering import Rendered
 from lorgnette.data.sample import Sample

@@ -82,7 +82,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         total = cross_entropy(logits.float(), row.labels, reduction="sum")
         if not torch.isfinite(total):
             raise NonFiniteLoss(
-                f"step {self.state.global_step + 1}: the loss is {float(total)}. Samples: {', '.join(row.ids[:20])}. "
+                f"step {self.state.global_step + 1}: the loss is {total.item()}. Samples: {', '.join(row.ids[:20])}. "
                 "The last whole checkpoint is kept. Next: look at these samples; lower the learning rate."
             )
         items = row.labels.numel() if num_items_in_batch is None else num_items_in_batch
