@@ -1,7 +1,7 @@
 """Train the starter language model: a byte-level BPE tokenizer and a small Llama, on made-up text alone.
 
-The assistant's words count in full. Everything else that is read counts a little: predicting words that come
-again is what teaches looking back, long before the answers do.
+Answers count in full. Everything else that is read counts a little: predicting words that come again teaches
+looking back, long before the answers do.
 """
 
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from itertools import islice
 from random import Random
 
 import torch
-from starter_texts import Turn, write_corpus
+from starter_texts import END, TURN_END, TURN_START, Document, write_corpus
 from starter_training import minimise
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-END, TURN_START, TURN_END, PAD = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"
+PAD = "<|pad|>"
 CHAT_TEMPLATE = """\
 {%- for message in messages %}
 {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}
@@ -42,7 +42,8 @@ def train_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_plain_texts(documents, seed), trainer)
+    pieces = (text for document in write_corpus(documents, seed) for text, _ in document)
+    tokenizer.train_from_iterator(pieces, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END,
@@ -53,15 +54,6 @@ def train_tokenizer(
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,
     )
-
-
-def _plain_texts(count: int, seed: int) -> Iterator[str]:
-    """Yield what the tokenizer should learn to write: prose, roles, questions and answers."""
-    for document in write_corpus(count, seed):
-        if isinstance(document, str):
-            yield document
-        else:
-            yield from (text for turn in document for text in (turn["role"], turn["content"]))
 
 
 def language_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -82,20 +74,14 @@ def language_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def encode(document: str | list[Turn], tokenizer: PreTrainedTokenizerFast) -> Encoded:
-    """Turn a document into token ids and labels; only what the assistant says has labels."""
-    if isinstance(document, str):
-        ids = tokenizer.encode(END + document + END, add_special_tokens=False)
-        return ids, [IGNORED] * len(ids)
+def encode(document: Document, tokenizer: PreTrainedTokenizerFast) -> Encoded:
+    """Turn a document into token ids and labels; only answers have labels."""
     ids: list[int] = []
     labels: list[int] = []
-    for turn in document:
-        head = tokenizer.encode(f"{TURN_START}{turn['role']}\n", add_special_tokens=False)
-        body = tokenizer.encode(f"{turn['content']}{TURN_END}", add_special_tokens=False)
-        tail = tokenizer.encode("\n", add_special_tokens=False)
-        ids += head + body + tail
-        learned = body if turn["role"] == "assistant" else [IGNORED] * len(body)
-        labels += [IGNORED] * len(head) + learned + [IGNORED] * len(tail)
+    for text, is_answer in document:
+        piece = tokenizer.encode(text, add_special_tokens=False)
+        ids += piece
+        labels += piece if is_answer else [IGNORED] * len(piece)
     return ids, labels
 
 

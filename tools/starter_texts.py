@@ -54,25 +54,35 @@ NEGATED_QUESTIONS = (
 
 
 SHORT_QUESTIONS = ("{x}?", "{a_x}?", "any {x}?")
-PROSE_SHARE = CAPTIONING_SHARE = 0.125
+CHECKED_WORDS = (*COLORS, *NOUNS["shape"], *NOUNS["animal"], *NOUNS["object"])
+CAPTIONING_SHARE = 0.125
+
+# A document is a list of pieces; True marks those that answer something.
+END, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+Document = list[tuple[str, bool]]
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """How hard the texts may be; shares and weights are probabilities.
+    """How hard the texts are, in probabilities.
 
     Answering a negated question means comparing twice. A model that meets it from the start learns neither
     comparison, so the first lesson has none.
     """
 
+    kinds: tuple[float, ...]  # of dialogues, checklists and prose
     counts: tuple[float, ...]  # of one, two, three and four things
     styles: tuple[float, ...]  # of sentences, a caption and notes
     negated: float
     short: float
 
 
-FIRST_LESSON = Lesson(counts=(1, 0, 0, 0), styles=(0, 0.3, 0.7), negated=0.0, short=0.5)
-FULL_LESSON = Lesson(counts=(0.7, 0.15, 0.1, 0.05), styles=(0.2, 0.2, 0.6), negated=0.5, short=0.1)
+FIRST_LESSON = Lesson(
+    kinds=(0.5, 0.4, 0.1), counts=(1, 0, 0, 0), styles=(0, 0.3, 0.7), negated=0.0, short=0.5
+)
+FULL_LESSON = Lesson(
+    kinds=(0.75, 0.15, 0.1), counts=(0.7, 0.15, 0.1, 0.05), styles=(0.2, 0.2, 0.6), negated=0.5, short=0.1
+)
 
 
 @dataclass(frozen=True)
@@ -84,9 +94,6 @@ class Thing:
     color: str
     size: str
     place: str
-
-
-Turn = dict[str, str]
 
 
 def draw_things(lesson: Lesson, rng: Random) -> list[Thing]:
@@ -137,6 +144,13 @@ def jot(things: list[Thing], rng: Random) -> str:
     return " ".join([ground] * before + words + [ground] * after)
 
 
+def write_context(things: list[Thing], lesson: Lesson, rng: Random) -> tuple[str, str]:
+    """Write what the questions will be about; returns the style and the text."""
+    style = rng.choices(["sentences", "caption", "notes"], weights=lesson.styles)[0]
+    texts = {"sentences": describe(things, rng), "caption": caption(things), "notes": jot(things, rng)}
+    return style, texts[style]
+
+
 def ask(things: list[Thing], lesson: Lesson, rng: Random) -> tuple[str, str]:
     """Make up one question about the things; returns it with its one-word answer."""
     thing = rng.choice(things)
@@ -176,31 +190,48 @@ def _ask_yes_no(things: list[Thing], lesson: Lesson, rng: Random) -> tuple[str, 
     return question, "yes" if present != negated else "no"
 
 
-def write_dialogue(lesson: Lesson, rng: Random) -> list[Turn]:
+def write_dialogue(lesson: Lesson, rng: Random) -> Document:
     """Write a chat: a context with a question or two, each answered in one word.
 
     Now and then the context stands alone, and the answer is its caption.
     """
     things = draw_things(lesson, rng)
-    style = rng.choices(["sentences", "caption", "notes"], weights=lesson.styles)[0]
-    contexts = {"sentences": describe(things, rng), "caption": caption(things), "notes": jot(things, rng)}
+    style, context = write_context(things, lesson, rng)
     if rng.random() < CAPTIONING_SHARE:
-        return _exchange(contexts[style], caption(things))
-    turns: list[Turn] = []
-    for opening in (f"{contexts[style]}\n", "")[: rng.choice([1, 1, 1, 2])]:
+        return _exchange(context, caption(things))
+    document: Document = []
+    for opening in (f"{context}\n", "")[: rng.choice([1, 1, 1, 2])]:
         if style == "sentences" and rng.random() < 0.3:
             question, answer = ask_detail(things, rng)
         else:
             question, answer = ask(things, lesson, rng)
-        turns += _exchange(opening + question, answer)
-    return turns
+        document += _exchange(opening + question, answer)
+    return document
 
 
-def _exchange(said: str, answered: str) -> list[Turn]:
-    return [{"role": "user", "content": said}, {"role": "assistant", "content": answered}]
+def _exchange(said: str, answered: str) -> Document:
+    prompt = f"{TURN_START}user\n{said}{TURN_END}\n{TURN_START}assistant\n"
+    return [(prompt, False), (f"{answered}{TURN_END}", True), ("\n", False)]
 
 
-def write_prose(lesson: Lesson, rng: Random) -> str:
+def write_checklist(lesson: Lesson, rng: Random) -> Document:
+    """Write a context and words with verdicts: "red yes star no". Only the verdicts are answers.
+
+    Whether a word occurred before is the hard half of every yes-or-no question. Verdicts right behind the words
+    teach it within a few hundred steps, where questions alone take thousands.
+    """
+    things = draw_things(lesson, rng)
+    _, context = write_context(things, lesson, rng)
+    here = [word for word in dict.fromkeys(context.replace(".", "").split()) if word in CHECKED_WORDS]
+    absent = rng.sample([word for word in CHECKED_WORDS if word not in here], len(here) + 1)
+    words = rng.sample(here + absent, len(here + absent))
+    document: Document = [(f"{END}{context}\n", False)]
+    for word in words:
+        document += [(f" {word}", False), (" yes" if word in here else " no", True)]
+    return [*document, (END, False)]
+
+
+def write_prose(lesson: Lesson, rng: Random) -> Document:
     """Write a short plain text: a description and a remark or two that follow from it."""
     things = draw_things(lesson, rng)
     thing = rng.choice(things)
@@ -211,11 +242,12 @@ def write_prose(lesson: Lesson, rng: Random) -> str:
         f"there are {NUMBERS[len(things)]} {thing.kind}s.",
         f"the picture shows {caption(things)}.",
     )
-    return " ".join([describe(things, rng), *rng.sample(remarks, 2)])
+    text = " ".join([describe(things, rng), *rng.sample(remarks, 2)])
+    return [(f"{END}{text}{END}", False)]
 
 
-def write_corpus(count: int, seed: int) -> Iterator[str | list[Turn]]:
-    """Yield `count` documents: some prose (a string), mostly dialogues (lists of turns).
+def write_corpus(count: int, seed: int) -> Iterator[Document]:
+    """Yield `count` documents: dialogues, checklists and a little prose.
 
     The first third is the first lesson; from there to the middle the full lesson takes over, up to 85 %.
     """
@@ -223,4 +255,5 @@ def write_corpus(count: int, seed: int) -> Iterator[str | list[Turn]]:
     for index in range(count):
         full_share = min(max((index / count - 1 / 3) * 6, 0.0), 0.85)
         lesson = FULL_LESSON if rng.random() < full_share else FIRST_LESSON
-        yield write_prose(lesson, rng) if rng.random() < PROSE_SHARE else write_dialogue(lesson, rng)
+        write = rng.choices([write_dialogue, write_checklist, write_prose], weights=lesson.kinds)[0]
+        yield write(lesson, rng)

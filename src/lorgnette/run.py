@@ -152,15 +152,20 @@ def locked(folder: Path) -> Iterator[None]:
 
 def provenance(command: Sequence[str]) -> dict[str, Any]:
     """Record what made a run: command, versions, machine. Times are UTC."""
-    names = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "pillow")
     return {
         "command": list(command),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"lorgnette": __version__, "python": platform.python_version()}
-        | {name: _version(name) for name in names},
+        "versions": library_versions(),
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
         "executable": sys.executable,
     }
+
+
+def library_versions() -> dict[str, str | None]:
+    """Return the versions of everything that numbers depend on."""
+    names = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "pillow")
+    own = {"lorgnette": __version__, "python": platform.python_version()}
+    return own | {name: _version(name) for name in names}
 
 
 def _version(name: str) -> str | None:

@@ -125,18 +125,6 @@ def load_trained(model: Any, folder: Path) -> None:
             parameters[name].copy_(value)
 
 
-def load_adapter(model: Any, folder: Path) -> Any:
-    """Put a saved PEFT folder onto its base, strictly.
-
-    Raises:
-        ModelError: if it is incomplete, truncated, or belongs to another model.
-    """
-    with explained(str(folder), "adapter"):
-        adapted = PeftModel.from_pretrained(model, str(folder))
-    load_trained(adapted, folder)
-    return adapted.eval()
-
-
 def merge(adapted: Any) -> Any:
     """Fold LoRA into its layers in float32 and return the plain model."""
     adapted.to(torch.float32)

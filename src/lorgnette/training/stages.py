@@ -21,10 +21,10 @@ from lorgnette.data.readers import read_samples
 from lorgnette.data.rendering import Rendered, Renderer
 from lorgnette.errors import RecipeError
 from lorgnette.models.adapters import add_lora, load_trained, save_trained
-from lorgnette.models.loading import Llava
+from lorgnette.models.loading import Llava, fingerprint
 from lorgnette.models.trainable import PARTS, Mode, Part, freeze_all_but, master_weights, parts_table
 from lorgnette.recipe.sections import Source, Stage
-from lorgnette.run import last_whole_checkpoint, read_json, whole_folder, write_json
+from lorgnette.run import last_whole_checkpoint, library_versions, read_json, whole_folder, write_json
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
 from lorgnette.training.trainer import RowTrainer, steps_of
 
@@ -88,6 +88,17 @@ def run_stage(
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     with whole_folder(folder / TRAINED_FOLDER) as unfinished:
         save_trained(prepared.model, unfinished)
+        write_json(
+            unfinished / "lorgnette.json",
+            {
+                "kind": "trained parts",
+                "base": llava.source,
+                "base_fingerprint": fingerprint(llava.source),
+                "modes": modes,
+                "chat_template": llava.template(stage.chat_template).jinja,
+                "versions": library_versions(),
+            },
+        )
     return prepared
 
 
