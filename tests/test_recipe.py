@@ -12,8 +12,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from lorgnette.errors import RecipeError
-from lorgnette.recipe.sections import Build, Model, Recipe, Source, Stage, recipe_schema
 from lorgnette.recipe.reading import MAX_BYTES, differences, read_recipe, resolved_yaml
+from lorgnette.recipe.sections import Build, Model, Recipe, Source, Stage, recipe_schema
 from lorgnette.recipe.yaml_text import parse_yaml, write_yaml
 
 VALID = """\
@@ -110,18 +110,14 @@ def mistakes(folder: Path, text: str | bytes, *overrides: str) -> list[str]:
 def with_stage(**changes: Any) -> str:
     """Return a recipe whose one stage is all on line 3."""
     stage = {"name": "tune", "data": [{"path": "p", "format": "f"}], "train": {"projector": "full"}} | changes
-    return f"model: {{base: some/llava}}\nstages:\n- {stage!r}\n".replace("None", "null").replace(
-        "True", "true"
-    )
+    return f"model: {{base: some/llava}}\nstages:\n- {stage!r}\n".replace("None", "null").replace("True", "true")
 
 
 def test_valid_recipe_is_read_with_defaults(tmp_path: Path) -> None:
     recipe = read_recipe(write(tmp_path, VALID))
     first, second = recipe.stages
     assert recipe.model == Model(
-        build=Build(
-            vision_tower="starter:vision-tower", language_model="starter:language-model", image_size=112
-        )
+        build=Build(vision_tower="starter:vision-tower", language_model="starter:language-model", image_size=112)
     )
     assert first.data == (Source(path="easy-vqa", format="easy-vqa-captions", split="no"),)
     assert first.training["learning_rate"] == 0.001

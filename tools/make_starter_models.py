@@ -35,9 +35,7 @@ def make_language_model(folder: Path, steps: int) -> None:
 
 def main() -> None:
     """Make both models and say how long it took and how large they are."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", nargs="?", type=Path, default=DEFAULT_OUT)
     parser.add_argument("--only", choices=["vision-tower", "language-model"], help="make just this one")
     parser.add_argument("--tower-steps", type=int, default=TOWER_STEPS)

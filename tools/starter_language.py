@@ -29,9 +29,7 @@ READING_WEIGHT = 0.3
 Encoded = tuple[list[int], list[int]]  # token ids, labels
 
 
-def train_tokenizer(
-    vocabulary_size: int = 800, documents: int = 6000, seed: int = 1
-) -> PreTrainedTokenizerFast:
+def train_tokenizer(vocabulary_size: int = 800, documents: int = 6000, seed: int = 1) -> PreTrainedTokenizerFast:
     """Learn a byte-level BPE from a sample of the corpus; returns it with the chat template attached."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

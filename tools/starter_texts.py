@@ -54,7 +54,6 @@ NEGATED_QUESTIONS = (
 
 
 SHORT_QUESTIONS = ("{x}?", "{a_x}?", "any {x}?")
-CHECKED_WORDS = (*COLORS, *NOUNS["shape"], *NOUNS["animal"], *NOUNS["object"])
 CAPTIONING_SHARE = 0.125
 
 # A document is a list of pieces; True marks those that answer something.
@@ -77,9 +76,7 @@ class Lesson:
     short: float
 
 
-FIRST_LESSON = Lesson(
-    kinds=(0.5, 0.4, 0.1), counts=(1, 0, 0, 0), styles=(0, 0.3, 0.7), negated=0.0, short=0.5
-)
+FIRST_LESSON = Lesson(kinds=(0.5, 0.4, 0.1), counts=(1, 0, 0, 0), styles=(0, 0.3, 0.7), negated=0.0, short=0.5)
 FULL_LESSON = Lesson(
     kinds=(0.75, 0.15, 0.1), counts=(0.7, 0.15, 0.1, 0.05), styles=(0.2, 0.2, 0.6), negated=0.5, short=0.1
 )
@@ -101,10 +98,7 @@ def draw_things(lesson: Lesson, rng: Random) -> list[Thing]:
     count = rng.choices([1, 2, 3, 4], weights=lesson.counts)[0]
     kind = rng.choices(list(NOUNS), weights=[60, 20, 20])[0]
     columns = (rng.sample(NOUNS[kind], count), rng.sample(COLORS, count), rng.sample(tuple(PLACES), count))
-    return [
-        Thing(kind, noun, color, rng.choice(SIZES), place)
-        for noun, color, place in zip(*columns, strict=True)
-    ]
+    return [Thing(kind, noun, color, rng.choice(SIZES), place) for noun, color, place in zip(*columns, strict=True)]
 
 
 def _with_article(words: str) -> str:
@@ -120,8 +114,7 @@ def describe(things: list[Thing], rng: Random) -> str:
         "{where} you see a {size} {noun} of {color} color.",
     )
     return " ".join(
-        rng.choice(forms).format(**vars(t), a_color=_with_article(t.color), where=PLACES[t.place])
-        for t in things
+        rng.choice(forms).format(**vars(t), a_color=_with_article(t.color), where=PLACES[t.place]) for t in things
     )
 
 
@@ -217,14 +210,15 @@ def _exchange(said: str, answered: str) -> Document:
 def write_checklist(lesson: Lesson, rng: Random) -> Document:
     """Write a context and words with verdicts: "red yes star no". Only the verdicts are answers.
 
-    Whether a word occurred before is the hard half of every yes-or-no question. Verdicts right behind the words
-    teach it within a few hundred steps, where questions alone take thousands.
+    Whether a word occurred before is the hard half of every yes-or-no question. Verdicts right behind the
+    words teach it within a few hundred steps; with questions alone it took thousands.
     """
     things = draw_things(lesson, rng)
     _, context = write_context(things, lesson, rng)
-    here = [word for word in dict.fromkeys(context.replace(".", "").split()) if word in CHECKED_WORDS]
-    absent = rng.sample([word for word in CHECKED_WORDS if word not in here], len(here) + 1)
-    words = rng.sample(here + absent, len(here + absent))
+    here = [word for thing in things for word in (thing.color, thing.noun)]
+    absent = [word for word in (*COLORS, *NOUNS[things[0].kind]) if word not in here]
+    words = here + rng.sample(absent, len(here) + 1)
+    rng.shuffle(words)
     document: Document = [(f"{END}{context}\n", False)]
     for word in words:
         document += [(f" {word}", False), (" yes" if word in here else " no", True)]
@@ -239,7 +233,6 @@ def write_prose(lesson: Lesson, rng: Random) -> Document:
         f"the color of the {thing.noun} is {thing.color}.",
         f"the {thing.color} {thing.kind} is the {thing.noun}.",
         f"the {thing.noun} is {thing.size}.",
-        f"there are {NUMBERS[len(things)]} {thing.kind}s.",
         f"the picture shows {caption(things)}.",
     )
     text = " ".join([describe(things, rng), *rng.sample(remarks, 2)])
@@ -249,7 +242,7 @@ def write_prose(lesson: Lesson, rng: Random) -> Document:
 def write_corpus(count: int, seed: int) -> Iterator[Document]:
     """Yield `count` documents: dialogues, checklists and a little prose.
 
-    The first third is the first lesson; from there to the middle the full lesson takes over, up to 85 %.
+    The first third is the first lesson; from there on the full lesson takes over, up to 85 %.
     """
     rng = Random(seed)
     for index in range(count):

@@ -23,8 +23,8 @@ from lorgnette.errors import LorgnetteError
 if TYPE_CHECKING:
     from lorgnette.recipe.sections import Recipe
 
-# Threads that spin while they wait make each other late where other work shares the cores: a training step of 4 s took 40
-# to 110 s beside one busy process, 7 s with this. Read by OpenMP when torch is imported.
+# Threads that spin while they wait make each other late where other work shares the cores: a training step of 4 s
+# took 15 to 110 s beside one busy process, 7 s with this. Read by OpenMP when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
@@ -42,9 +42,12 @@ errors = Console(stderr=True)
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a field: --set stages.0.training.max_steps=50", metavar="FIELD=VALUE")
+    list[str] | None,
+    typer.Option("--set", help="Override a field: --set stages.0.training.max_steps=50", metavar="FIELD=VALUE"),
 ]
-Output = Annotated[Path | None, typer.Option("--output", help="The run folder; runs/RECIPE if not given.", show_default=False)]
+Output = Annotated[
+    Path | None, typer.Option("--output", help="The run folder; runs/RECIPE if not given.", show_default=False)
+]
 
 
 def main() -> None:
@@ -67,7 +70,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Hold the options of every command."""
 
@@ -103,19 +108,27 @@ def train(recipe: RecipeFile, overrides: Overrides = None, output: Output = None
 
     read, folder = _read(recipe, overrides, output)
     with locked(folder):
+        experiment.check(read)
         experiment.keep_recipe(read, folder)
         experiment.record_start(read, folder, sys.argv)
         experiment.build_base(read, folder, console)
         merged = experiment.train(read, folder, console)
-    console.print(f"\nThe model is in {merged}\nNext: lorgnette run {recipe} --output {folder}      (to measure it)", soft_wrap=True)
+    console.print(
+        f"\nThe model is in {merged}\nNext: lorgnette run {recipe} --output {folder}      (to measure it)",
+        soft_wrap=True,
+    )
 
 
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A LLaVA: folder or hub name.", show_default=False)],
     task: Annotated[str, typer.Option(help="The benchmark, or package.module:Name.", show_default=False)],
-    output: Annotated[Path | None, typer.Option(help="Result folder; results/MODEL/TASK if not given.", show_default=False)] = None,
-    split: Annotated[str | None, typer.Option(help="Which part of it; the one that its authors score if not given.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Result folder; results/MODEL/TASK if not given.", show_default=False)
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Which part of it; the one that its authors score if not given.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many documents.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions at a time.")] = 256,
 ) -> None:
@@ -146,7 +159,9 @@ def evaluate(
             label=task,
         )
     low, high = result["interval"]
-    console.print(f"{result['metric']} {result['score']:.3f} on {result['n']:,} documents (95 % interval {low:.3f} to {high:.3f})")
+    console.print(
+        f"{result['metric']} {result['score']:.3f} on {result['n']:,} documents (95 % interval {low:.3f} to {high:.3f})"
+    )
     for kind, part in result["kinds"].items():
         console.print(f"  {kind}: {part['score']:.3f} on {part['n']:,}")
     console.print(f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT", soft_wrap=True)

@@ -1,7 +1,7 @@
 """The whole road on one screen: base, measure, stages, merge, measure, compare, report.
 
-The one place where training, evaluation and comparison meet. Every step leaves a folder or file that is whole or absent,
-so calling it again does only what is missing.
+The one place where training, evaluation and comparison meet. Every step leaves a folder or file that is whole or
+absent, so calling it again does only what is missing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lorgnette.data.dataset import RowCollator
 from lorgnette.data.readers import read_samples
 from lorgnette.data.rendering import Renderer
 from lorgnette.data.sample import Sample
+from lorgnette.data.templates import require_template
 from lorgnette.errors import InputError
 from lorgnette.evaluation.evaluate import RESULT, Settings, evaluate
 from lorgnette.evaluation.tasks import find_task
@@ -28,10 +29,10 @@ from lorgnette.models.assembly import assemble
 from lorgnette.models.forward import prepare_for_rows, row_logits
 from lorgnette.models.loading import DTYPES, Llava, fingerprint, load_llava
 from lorgnette.models.saving import save_llava
-from lorgnette.recipe.sections import Evaluation, Recipe, Stage
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
+from lorgnette.recipe.sections import Evaluation, Recipe, Stage
 from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
-from lorgnette.training.stages import is_trained, parts_of_run, restore_stage, run_stage
+from lorgnette.training.stages import is_trained, parts_of_run, restore_stage, run_stage, training_arguments
 
 MERGE_TOLERANCE = 1e-5
 """Largest difference of a merged model's logits, in float32 and relative to the largest logit."""
@@ -45,6 +46,7 @@ def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Co
         RunError: if training or the merge fails.
     """
     with locked(output):
+        check(recipe)
         keep_recipe(recipe, output)
         about = record_start(recipe, output, command)
         base = build_base(recipe, output, console)
@@ -52,6 +54,23 @@ def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Co
         merged = train(recipe, output, console)
         measure(recipe.evaluation, merged, recipe, output / "evaluation" / "after", about, console)
         return report(recipe, output, about, console)
+
+
+def check(recipe: Recipe) -> None:
+    """Find what would fail later before anything costs time: names, files, the first sample of every source.
+
+    Raises:
+        InputError: for the first thing that is wrong.
+    """
+    for stage in recipe.stages:
+        for name in (stage.chat_template, recipe.model.chat_template):
+            require_template(name)
+        for source in (*stage.data, *stage.validation):
+            next(read_samples(source.path, source.format, source.split, source.images, 1), None)
+        training_arguments(stage, Path(stage.name), recipe.seed)
+    for spec in recipe.evaluation.tasks if recipe.evaluation else ():
+        task = find_task(spec.name)
+        task.documents(spec.split or task.split)
 
 
 def keep_recipe(recipe: Recipe, output: Path) -> None:
@@ -204,7 +223,10 @@ def report(recipe: Recipe, output: Path, about: dict[str, Any], console: Console
     """Compare before and after, print the table, write comparison.json and report.html."""
     if recipe.evaluation is None:
         return []
-    folders = [(output / "evaluation" / "before" / t.name, output / "evaluation" / "after" / t.name) for t in recipe.evaluation.tasks]
+    folders = [
+        (output / "evaluation" / "before" / t.name, output / "evaluation" / "after" / t.name)
+        for t in recipe.evaluation.tasks
+    ]
     results = [(read_result(before), read_result(after)) for before, after in folders]
     comparisons = [compare(before, after, seed=recipe.seed) for before, after in results]
     write_comparison(output / "comparison.json", comparisons)

@@ -24,7 +24,7 @@ from lorgnette import __version__
 from lorgnette.errors import DataError, InputError
 
 WHOLE = "whole.json"
-"""Written last into a checkpoint: names and sizes of its files. A checkpoint without it, or that differs, is ignored."""
+"""Written last into a checkpoint: names and sizes of its files. Without it a checkpoint does not count."""
 
 
 @contextmanager
@@ -67,7 +67,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file.") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}). Next: delete it and run the command again.") from error
+        raise DataError(
+            f"{path}: cannot be read as JSON ({error}). Next: delete it and run the command again."
+        ) from error
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
@@ -126,7 +128,9 @@ def is_whole(checkpoint: Path) -> bool:
     if not seal.is_file():
         return False
     sizes = read_json(seal)
-    return all((checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    return all(
+        (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items()
+    )
 
 
 @contextmanager
@@ -141,9 +145,13 @@ def locked(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / ".lock", timeout=0)
         lock.acquire()
     except Timeout as error:
-        raise InputError(f"{folder}: another lorgnette works in this folder. Next: wait for it, or choose another --output.") from error
+        raise InputError(
+            f"{folder}: another lorgnette works in this folder. Next: wait for it, or choose another --output."
+        ) from error
     except OSError as error:
-        raise InputError(f"{folder}: cannot be used as a run folder ({error}). Next: choose another --output.") from error
+        raise InputError(
+            f"{folder}: cannot be used as a run folder ({error}). Next: choose another --output."
+        ) from error
     try:
         yield
     finally:

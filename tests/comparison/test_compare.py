@@ -28,9 +28,7 @@ def after(row: Make) -> list[dict[str, Any]]:
     return [row(number, float(number > 0)) for number in range(20)]
 
 
-def test_results_are_paired_by_id_whatever_the_order_of_lines(
-    make_result: Make, before: list, after: list
-) -> None:
+def test_results_are_paired_by_id_whatever_the_order_of_lines(make_result: Make, before: list, after: list) -> None:
     straight = compare(make_result("a", before), make_result("b", after))
     shuffled = compare(make_result("c", before[::-1]), make_result("d", after[7:] + after[:7]))
     assert straight == shuffled
@@ -190,9 +188,7 @@ def test_a_malformed_line_is_named(damage: Damage, found: str, make_folder: Make
         ("predictions.jsonl", b"", "says n = 20, but"),
     ],
 )
-def test_a_broken_file_is_named(
-    file: str, content: bytes | None, found: str, make_folder: Make, before: list
-) -> None:
+def test_a_broken_file_is_named(file: str, content: bytes | None, found: str, make_folder: Make, before: list) -> None:
     folder = make_folder("a", before)
     (folder / file).unlink()
     if content is not None:

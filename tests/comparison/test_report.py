@@ -161,9 +161,7 @@ def test_the_page_loads_nothing(pair: tuple[Result, Result], tmp_path: Path) -> 
 
 def test_ids_occur_once_and_references_resolve(make_result: Make, tmp_path: Path, row: Make) -> None:
     rows = [row(number, 1.0) for number in range(4)]
-    pairs = [
-        (make_result(f"a{n}", rows, task=f"t{n}"), make_result(f"b{n}", rows, task=f"t{n}")) for n in "12"
-    ]
+    pairs = [(make_result(f"a{n}", rows, task=f"t{n}"), make_result(f"b{n}", rows, task=f"t{n}")) for n in "12"]
     page = Page(report(tmp_path / "report.html", pairs, metrics=METRICS))
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
@@ -175,9 +173,7 @@ def test_same_input_same_bytes(pair: tuple[Result, Result], tmp_path: Path) -> N
     assert report(tmp_path / "two.html", [pair], metrics=METRICS) == first
 
 
-def test_gallery_gives_mistakes_their_share_and_tells_the_counts(
-    pair: tuple[Result, Result], tmp_path: Path
-) -> None:
+def test_gallery_gives_mistakes_their_share_and_tells_the_counts(pair: tuple[Result, Result], tmp_path: Path) -> None:
     html = report(tmp_path / "report.html", [pair], gallery_size=24)
     text = Page(html).text
     assert "60 became right, 6 became wrong, 24 wrong both times, 30 right both times." in text
@@ -193,17 +189,13 @@ def test_gallery_gives_mistakes_their_share_and_tells_the_counts(
 
 def test_gallery_order_is_the_hash_of_the_id(row: Make, make_result: Make, tmp_path: Path) -> None:
     rows = [row(number, 1.0) for number in range(40)]
-    html = report(
-        tmp_path / "report.html", [(make_result("a", rows), make_result("b", rows))], gallery_size=3
-    )
+    html = report(tmp_path / "report.html", [(make_result("a", rows), make_result("b", rows))], gallery_size=3)
     by_hash = sorted((line["id"] for line in rows), key=lambda id: hashlib.sha256(id.encode()).hexdigest())
     assert re.findall(r'<p dir="auto">question (\d+)\?', html) == [id.split("-")[1] for id in by_hash[:3]]
 
 
 @pytest.mark.parametrize(("size", "cards"), [(0, 0), (1, 1), (24, 24), (1000, 120)])
-def test_gallery_is_as_large_as_asked(
-    pair: tuple[Result, Result], tmp_path: Path, size: int, cards: int
-) -> None:
+def test_gallery_is_as_large_as_asked(pair: tuple[Result, Result], tmp_path: Path, size: int, cards: int) -> None:
     html = report(tmp_path / "report.html", [pair], gallery_size=size)
     assert html.count('<li class="card">') == cards
 
@@ -222,9 +214,7 @@ def test_pictures_are_small_and_gaps_are_labelled(pair: tuple[Result, Result], t
     with Image.open(io.BytesIO(base64.b64decode(urls[0].split(",")[1]))) as image:
         assert image.size == (160, 80)
         assert image.convert("RGB").getpixel((80, 40)) == pytest.approx((255, 0, 0), abs=2)
-    assert (
-        len([name for tag, name, value in page.attributes if (tag, name) == ("img", "alt") and value]) == 30
-    )
+    assert len([name for tag, name, value in page.attributes if (tag, name) == ("img", "alt") and value]) == 30
     for label in ("image not found: gone.png", "image cannot be read: broken.png", "no image"):
         assert page.text.count(label) == 30
 
@@ -291,9 +281,7 @@ def test_loss_curves_count_what_cannot_be_drawn_and_stay_small() -> None:
     assert len(svg) < 150_000
 
 
-@pytest.mark.parametrize(
-    "broken", [{"step": 1, "loss": 1.0}, {"stage": "a", "step": None}, {"stage": 1, "step": 1}]
-)
+@pytest.mark.parametrize("broken", [{"step": 1, "loss": 1.0}, {"stage": "a", "step": None}, {"stage": 1, "step": 1}])
 def test_loss_curves_name_a_row_without_stage_or_step(broken: dict) -> None:
     with pytest.raises(DataError, match=r"row 2: needs a stage and a step"):
         loss_curves([METRICS[0], broken])

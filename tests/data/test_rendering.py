@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from small import conversation, make_tokenizer
 from lorgnette.data.rendering import IGNORE_INDEX, Renderer
 from lorgnette.data.sample import Origin, Sample, Turn
 from lorgnette.data.templates import TEMPLATES, chat_template, stop_ids
 from lorgnette.errors import DataError, ModelError
+from small import conversation, make_tokenizer
 
 # rendered by the reference projects for: user '<image>\nWhat is this?' / assistant 'A cat.' / user 'Where?'
 ASKED = (Turn("user", "<image>\nWhat is this?"), Turn("assistant", "A cat."), Turn("user", "Where?"))
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the user's questions. USER: <image>\nWhat is this? ASSISTANT: A cat.</s>USER: Where? ASSISTANT:"
+    "and polite answers to the user's questions. "
+    "USER: <image>\nWhat is this? ASSISTANT: A cat.</s>USER: Where? ASSISTANT:"
 )
 CHATML = (
     "<|im_start|>user\n<image>\nWhat is this?<|im_end|>\n<|im_start|>assistant\nA cat.<|im_end|>\n"
@@ -174,7 +175,9 @@ def test_malformed_samples_are_errors_with_their_place(tokenizer, sample: Sample
 
 def test_an_answer_that_shares_a_token_with_its_surroundings_is_an_error(tokenizer) -> None:
     # without the special token in front of it, 'A' merges with the letters before
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<|im_end|>{% endif %}{% endfor %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<|im_end|>{% endif %}{% endfor %}"
+    )
     try:
         with pytest.raises(DataError, match="token boundaries"):
             renderer(tokenizer).render(conversation("x", [], "the ta", "ble is red"))

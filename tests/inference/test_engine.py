@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from small import renderer_of
 from lorgnette.data.images import read_pixels
 from lorgnette.data.rendering import Rendered
 from lorgnette.data.sample import Sample, Turn
@@ -17,13 +16,18 @@ from lorgnette.inference.engine import batches, generate
 from lorgnette.models.assembly import assemble
 from lorgnette.models.forward import prepare_for_rows
 from lorgnette.models.loading import Llava
+from small import renderer_of
 
 STOP = frozenset({3})
 
 
 def prompts_of(llava: Llava, samples: list[Sample]) -> list[Rendered]:
     made = renderer_of(llava)
-    return [made.render_prompt(s.id, s.images, [t for t in s.turns if t.role == "user"][:1]) for s in samples if s.id != "c2"]
+    return [
+        made.render_prompt(s.id, s.images, [t for t in s.turns if t.role == "user"][:1])
+        for s in samples
+        if s.id != "c2"
+    ]
 
 
 def answers(llava: Llava, prompts: list[Rendered], count: int = 6, stop: frozenset[int] = STOP):
@@ -39,8 +43,13 @@ def plain_generate(llava: Llava, prompt: Rendered, count: int) -> tuple[int, ...
         images = [Image.open(path).convert("RGB") for path in prompt.images]
         pixels = dict(llava.processor.image_processor(images, return_tensors="pt"))
     made = llava.core.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count,
-        eos_token_id=sorted(STOP), pad_token_id=0, **pixels,
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=count,
+        eos_token_id=sorted(STOP),
+        pad_token_id=0,
+        **pixels,
     )
     prepare_for_rows(llava.core)
     return tuple(token for token in made[0, ids.shape[1] :].tolist() if token not in STOP)

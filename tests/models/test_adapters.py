@@ -14,7 +14,6 @@ from lorgnette.data.dataset import RowCollator
 from lorgnette.data.sample import Sample
 from lorgnette.errors import ModelError, RunError
 from lorgnette.models.adapters import add_lora, load_trained, merge, require_equal_logits, save_trained
-from lorgnette.models.assembly import assemble
 from lorgnette.models.forward import prepare_for_rows, row_logits
 from lorgnette.models.loading import Llava, load_llava
 from lorgnette.models.saving import save_llava
@@ -54,7 +53,9 @@ def test_plain_peft_loads_adapter_and_projector_from_one_folder(
 ) -> None:
     base, adapted = trained
     expected = logits_of(base, samples, adapted)
-    plain = PeftModel.from_pretrained(LlavaForConditionalGeneration.from_pretrained(tmp_path / "base"), tmp_path / "adapter")
+    plain = PeftModel.from_pretrained(
+        LlavaForConditionalGeneration.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
+    )
     assert torch.equal(logits_of(base, samples, plain), expected)
     untrained = load_llava(str(tmp_path / "base"))
     assert not torch.allclose(logits_of(untrained, samples), expected, atol=1e-2)
@@ -125,7 +126,9 @@ def _forget_a_tensor(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [_truncate, _forget_a_tensor, lambda f: (f / "adapter_model.safetensors").unlink()])
-def test_broken_adapters_are_refused(trained: tuple[Llava, PeftModel], tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+def test_broken_adapters_are_refused(
+    trained: tuple[Llava, PeftModel], tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
     spoil(tmp_path / "adapter")
     with pytest.raises(ModelError, match="adapter"):
         load_trained(trained[1], tmp_path / "adapter")

@@ -28,7 +28,9 @@ def saved(llava: Llava, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("language_model", ["llama", "qwen2", "gemma"])
-@pytest.mark.parametrize(("tower", "strategy", "tokens"), [("clip", "default", 4), ("siglip", "full", 4), ("dinov2", "default", 4)])
+@pytest.mark.parametrize(
+    ("tower", "strategy", "tokens"), [("clip", "default", 4), ("siglip", "full", 4), ("dinov2", "default", 4)]
+)
 def test_plain_transformers_loads_the_folder_and_gives_the_same_logits(
     parts: Parts, pictures: list[str], tmp_path: Path, tower: str, strategy: str, tokens: int, language_model: str
 ) -> None:
@@ -113,7 +115,9 @@ def test_the_seed_decides_projector_and_image_token(parts: Parts) -> None:
     both = parts("clip", "llama")
     first, again, other = (assemble(*both, seed=seed).core.state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["model.multi_modal_projector.linear_1.weight"], other["model.multi_modal_projector.linear_1.weight"])
+    assert not torch.equal(
+        first["model.multi_modal_projector.linear_1.weight"], other["model.multi_modal_projector.linear_1.weight"]
+    )
 
 
 def _delete_weights(folder: Path) -> None:
@@ -152,7 +156,15 @@ def _rename_tensor(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "spoil",
-    [_delete_weights, _truncate_weights, _empty_weights, _delete_config, _garble_config, _delete_tokenizer, _rename_tensor],
+    [
+        _delete_weights,
+        _truncate_weights,
+        _empty_weights,
+        _delete_config,
+        _garble_config,
+        _delete_tokenizer,
+        _rename_tensor,
+    ],
 )
 def test_spoiled_folders_are_refused_with_their_name(saved: Path, spoil: Callable[[Path], None]) -> None:
     spoil(saved)

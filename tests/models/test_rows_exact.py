@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
-from small import renderer_of
 from lorgnette.data.dataset import RowCollator
 from lorgnette.data.rendering import Rendered
 from lorgnette.data.sample import Sample
 from lorgnette.models.assembly import assemble
 from lorgnette.models.forward import row_logits
 from lorgnette.models.loading import Llava
+from small import renderer_of
 
 
 def plain_loss(llava: Llava, sample: Rendered) -> torch.Tensor:

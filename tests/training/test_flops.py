@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-
 from transformers import GemmaConfig, GemmaForCausalLM
 
 from lorgnette.data.dataset import RowCollator
@@ -21,7 +20,6 @@ from lorgnette.models.loading import Llava
 from lorgnette.recipe.sections import Stage
 from lorgnette.training.stages import prepare
 from small import conversation, make_tokenizer, make_tower, renderer_of
-
 
 # torch 2.13 does not count its CPU kernel of attention
 ATTENTION = {
@@ -48,8 +46,8 @@ def step(llava: Llava, row: Row) -> dict[str, dict]:
 def needed(llava: Llava, row: Row) -> float:
     """The least a LoRA + projector step can cost, from the shapes alone.
 
-    Frozen linear layer: forward and gradient to its input, 2 * 2 * in * out a token. LoRA beside it: forward, gradient to
-    its input and to its weights, 3 * 2 * r * (in + out). Attention: every query times the keys of its own sample,
+    Frozen linear layer: forward and gradient to its input, 2 * 2 * in * out a token. LoRA beside it: forward, gradient
+    to its input and to its weights, 3 * 2 * r * (in + out). Attention: every query times the keys of its own sample,
     two products forward, five backward (the backward kernel computes the scores again), for all heads.
     """
     config = llava.core.config.text_config
@@ -89,18 +87,32 @@ def proportioned(tmp_path_factory: pytest.TempPathFactory) -> Llava:
     """A Gemma-like LLaVA whose parts keep the proportions of Gemma-2B + CLIP-L: tower 15 %, head 26 % of the work."""
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("proportioned")
-    words = {"hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 1024, "num_attention_heads": 4, "head_dim": 64}
+    words = {
+        "hidden_size": 256,
+        "num_hidden_layers": 6,
+        "intermediate_size": 1024,
+        "num_attention_heads": 4,
+        "head_dim": 64,
+    }
     config = GemmaConfig(vocab_size=6000, num_key_value_heads=1, tie_word_embeddings=True, **words)
     make_tokenizer(root / "words")
     GemmaForCausalLM(config).save_pretrained(root / "words")
-    make_tower(root / "eyes", hidden_size=128, num_hidden_layers=6, num_attention_heads=2, intermediate_size=512, image_size=64)
+    make_tower(
+        root / "eyes", hidden_size=128, num_hidden_layers=6, num_attention_heads=2, intermediate_size=512, image_size=64
+    )
     return assemble(str(root / "eyes"), str(root / "words"))
 
 
 def test_a_step_costs_what_it_must(proportioned: Llava, pictures: list[str], stage_of: Callable[..., Stage]) -> None:
     prepared = prepare(stage_of(lora={"r": 8}), proportioned)
     prepared.model.train()
-    asked = ["what color is the shape?", "is there a circle in the picture?", "what is this?", "Where?", "is it teal or red?"]
+    asked = [
+        "what color is the shape?",
+        "is there a circle in the picture?",
+        "what is this?",
+        "Where?",
+        "is it teal or red?",
+    ]
     samples = [
         conversation(f"{image}-{number}", [image], question, "red " * (1 + number))
         for image in pictures

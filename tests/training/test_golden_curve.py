@@ -22,7 +22,12 @@ def test_ten_steps_give_the_golden_losses(llava: Llava, stage_of: Callable[..., 
     set_seed(7)
     stage = stage_of({"max_steps": 10, "per_device_train_batch_size": 8, "lr_scheduler_type": "cosine"})
     run_stage(
-        stage, llava, tmp_path / "finetune", seed=7, max_bad_share=0.0, metrics=tmp_path / "metrics.jsonl",
+        stage,
+        llava,
+        tmp_path / "finetune",
+        seed=7,
+        max_bad_share=0.0,
+        metrics=tmp_path / "metrics.jsonl",
         console=Console(file=io.StringIO()),
     )
     losses = [row["loss"] for row in read_json_lines(tmp_path / "metrics.jsonl")]

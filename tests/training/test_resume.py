@@ -71,7 +71,10 @@ def run(base: Path, folder: Path, stage: Stage, kill: str = "") -> int:
     settings = json.dumps(stage.model_dump(mode="json"))
     finished = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SCRIPT, str(base), str(folder), kill, settings],
-        check=False, capture_output=True, text=True, env=os.environ,
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ,
     )
     assert finished.returncode in (0, -signal.SIGKILL), finished.stderr
     return finished.returncode
@@ -86,8 +89,16 @@ def test_a_killed_stage_ends_with_bitwise_the_same_weights(
 ) -> None:
     # dropout, accumulation, several epochs, a schedule: all of it has to go on from where it was
     stage = stage_of(
-        {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "max_steps": 9, "save_strategy": "steps",
-         "save_steps": 3, "lr_scheduler_type": "cosine", "save_total_limit": 1, "logging_steps": 1}
+        {
+            "per_device_train_batch_size": 3,
+            "gradient_accumulation_steps": 2,
+            "max_steps": 9,
+            "save_strategy": "steps",
+            "save_steps": 3,
+            "lr_scheduler_type": "cosine",
+            "save_total_limit": 1,
+            "logging_steps": 1,
+        }
     )
     base = tmp_path / "base"
     save_llava(assemble(*parts("clip", "llama"), seed=3), base, {"kind": "base"})

@@ -27,8 +27,13 @@ StageOf = Callable[..., Stage]
 def train(stage: Stage, llava: Llava, folder: Path, **more) -> tuple[Llava, str]:
     out = io.StringIO()
     trained = run_stage(
-        stage, llava, folder / stage.name, seed=7, max_bad_share=more.pop("max_bad_share", 0.0),
-        metrics=folder / "metrics.jsonl", console=Console(file=out, width=120),
+        stage,
+        llava,
+        folder / stage.name,
+        seed=7,
+        max_bad_share=more.pop("max_bad_share", 0.0),
+        metrics=folder / "metrics.jsonl",
+        console=Console(file=out, width=120),
     )
     return trained, out.getvalue()
 
@@ -39,7 +44,14 @@ def trainer_of(stage: Stage, llava: Llava, folder: Path, callbacks=()) -> RowTra
     prepared = prepare(stage, llava)
     collator = RowCollator(llava.processor.image_processor, llava.core.config.image_token_id, stage.share_images)
     return RowTrainer(
-        prepared, args, RenderedDataset(rendered), None, collator, modes_of(stage), rates_of(stage, 1e-2), list(callbacks)
+        prepared,
+        args,
+        RenderedDataset(rendered),
+        None,
+        collator,
+        modes_of(stage),
+        rates_of(stage, 1e-2),
+        list(callbacks),
     )
 
 
@@ -63,7 +75,12 @@ def test_one_batch_of_eight_equals_eight_of_one(
     for batch, accumulation in ((8, 1), (1, 8), (2, 4)):
         torch.manual_seed(0)
         stage = stage_of(
-            {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, "max_steps": 1, "max_grad_norm": 0},
+            {
+                "per_device_train_batch_size": batch,
+                "gradient_accumulation_steps": accumulation,
+                "max_steps": 1,
+                "max_grad_norm": 0,
+            },
             lora={"r": 4, "lora_dropout": 0.0, "init_lora_weights": False},
         )
         gradients = Gradients()
@@ -80,14 +97,18 @@ def test_one_batch_of_eight_equals_eight_of_one(
 def test_lora_stays_out_of_the_tower_and_the_projector_is_trained_beside_it(llava: Llava, stage_of: StageOf) -> None:
     adapted = prepare(stage_of(), llava).model
     trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
-    assert all("lora_" in name and ".language_model." in name or ".multi_modal_projector." in name for name in trained)
+    assert all(
+        ("lora_" in name and ".language_model." in name) or ".multi_modal_projector." in name for name in trained
+    )
     layers = llava.core.config.text_config.num_hidden_layers
     assert sum("lora_A" in name for name in trained) == 7 * layers  # q k v o gate up down
     assert any("modules_to_save" in name for name in trained)
 
 
 def test_lora_on_the_tower_when_asked(llava: Llava, stage_of: StageOf) -> None:
-    stage = stage_of(train={"vision_tower": "lora", "language_model": "lora"}, lora={"target_modules": ["q_proj"]}, learning_rates={})
+    stage = stage_of(
+        train={"vision_tower": "lora", "language_model": "lora"}, lora={"target_modules": ["q_proj"]}, learning_rates={}
+    )
     names = [name for name, p in prepare(stage, llava).model.named_parameters() if p.requires_grad]
     assert {"vision_tower" in name for name in names} == {True, False}
     assert all(".q_proj." in name for name in names)
@@ -101,12 +122,13 @@ def test_each_part_has_its_learning_rate(llava: Llava, stage_of: StageOf, tmp_pa
     assert {id(p) for group in groups for p in group["params"]} == trained
 
 
-def test_trained_weights_are_float32_masters(
-    parts: Callable[[str, str], tuple[str, str]], stage_of: StageOf
-) -> None:
+def test_trained_weights_are_float32_masters(parts: Callable[[str, str], tuple[str, str]], stage_of: StageOf) -> None:
     llava = assemble(*parts("clip", "llama"), dtype=torch.bfloat16)
     adapted = prepare(stage_of(), llava).model
-    kinds = {p.dtype for p in adapted.parameters() if p.requires_grad}, {p.dtype for p in adapted.parameters() if not p.requires_grad}
+    kinds = (
+        {p.dtype for p in adapted.parameters() if p.requires_grad},
+        {p.dtype for p in adapted.parameters() if not p.requires_grad},
+    )
     assert kinds == ({torch.float32}, {torch.bfloat16})
 
 
@@ -148,10 +170,15 @@ def test_a_loss_that_is_not_finite_names_the_samples(llava: Llava, stage_of: Sta
         train(stage_of(), llava, tmp_path)
 
 
-def test_validation_loss_is_the_mean_over_tokens(llava: Llava, stage_of: StageOf, tmp_path: Path, data_file: Path) -> None:
+def test_validation_loss_is_the_mean_over_tokens(
+    llava: Llava, stage_of: StageOf, tmp_path: Path, data_file: Path
+) -> None:
     source = {"path": str(data_file), "format": "llava", "images": "/", "limit": 7}
-    stage = stage_of({"eval_strategy": "steps", "eval_steps": 4, "learning_rate": 1e-12, "per_device_eval_batch_size": 3}, validation=[source],
-                     learning_rates={})
+    stage = stage_of(
+        {"eval_strategy": "steps", "eval_steps": 4, "learning_rate": 1e-12, "per_device_eval_batch_size": 3},
+        validation=[source],
+        learning_rates={},
+    )
     trained, _ = train(stage, llava, tmp_path)
     logged = [row["eval_loss"] for row in read_json_lines(tmp_path / "metrics.jsonl") if "eval_loss" in row]
     rendered, _ = stages._rendered(stage, stage.validation, llava, 7, 0.0)
@@ -160,7 +187,9 @@ def test_validation_loss_is_the_mean_over_tokens(llava: Llava, stage_of: StageOf
     row = RowCollator(llava.processor.image_processor, llava.core.config.image_token_id)(rendered)["row"]
     trained.model.eval()
     with torch.no_grad():
-        expected = torch.nn.functional.cross_entropy(row_logits(trained.model, trained.core, row, trained.scale), row.labels)
+        expected = torch.nn.functional.cross_entropy(
+            row_logits(trained.model, trained.core, row, trained.scale), row.labels
+        )
     assert logged == [pytest.approx(expected.item(), rel=1e-5)]
 
 
@@ -182,5 +211,16 @@ def test_too_many_bad_rows_stop_the_run_and_few_are_counted(
 
 def test_settings_that_transformers_refuses_are_recipe_errors(llava: Llava, stage_of: StageOf, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="finetune: training"):
-        train(stage_of({"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 2, "load_best_model_at_end": True}),
-              llava, tmp_path)
+        train(
+            stage_of(
+                {
+                    "eval_strategy": "steps",
+                    "eval_steps": 3,
+                    "save_strategy": "steps",
+                    "save_steps": 2,
+                    "load_best_model_at_end": True,
+                }
+            ),
+            llava,
+            tmp_path,
+        )

@@ -147,9 +147,7 @@ def compare(before: Result, after: Result, *, seed: int = 0) -> TaskComparison:
         kind = first[document].kind
         if kind is not None:
             by_kind.setdefault(kind, []).append(document)
-    kinds = tuple(
-        KindComparison(kind=kind, **_measure(first, second, by_kind[kind], seed)) for kind in sorted(by_kind)
-    )
+    kinds = tuple(KindComparison(kind=kind, **_measure(first, second, by_kind[kind], seed)) for kind in sorted(by_kind))
     return TaskComparison(
         task=before.summary["task"],
         metric=before.summary["metric"],

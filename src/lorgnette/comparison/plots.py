@@ -67,9 +67,7 @@ def loss_curves(rows: Sequence[Mapping[str, Any]]) -> str:
     stages: dict[str, list[Mapping[str, Any]]] = {}
     for number, row in enumerate(rows, start=1):
         if not isinstance(row.get("stage"), str) or not _is_number(row.get("step")):
-            raise DataError(
-                f"metrics.jsonl, row {number}: needs a stage and a step, found {dict(row)!r:.200}."
-            )
+            raise DataError(f"metrics.jsonl, row {number}: needs a stage and a step, found {dict(row)!r:.200}.")
         if "loss" in row or "eval_loss" in row:
             stages.setdefault(row["stage"], []).append(row)
     if not stages:
@@ -134,9 +132,7 @@ def _loss_panel(axes: Axes, stage: str, rows: Sequence[Mapping[str, Any]]) -> No
     steps, losses = _points(rows, "loss")
     if steps:
         thin = math.ceil(len(steps) / MOST_POINTS)
-        axes.plot(
-            steps[::thin], losses[::thin], color=LIGHT, linewidth=1.0, marker=_dots(steps), label="loss"
-        )
+        axes.plot(steps[::thin], losses[::thin], color=LIGHT, linewidth=1.0, marker=_dots(steps), label="loss")
     if len(steps) > 2:
         smooth = _smoothed(losses)
         axes.plot(steps[::thin], smooth[::thin], color=DARK, linewidth=1.8, label="loss, smoothed")

@@ -104,9 +104,7 @@ def write_report(
     Raises:
         DataError: a row of `metrics` has no stage or no step.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "score": score_text,
         "difference": difference_text,
@@ -231,9 +229,7 @@ def _picture(source: str | None) -> Picture:
             with Image.open(path, formats=IMAGE_FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     return Picture(missing=f"image too large: {path.name}")
-                image.draft(
-                    "RGB", (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)
-                )  # JPEG decodes at a fraction of its size
+                image.draft("RGB", (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))  # JPEG decodes at a fraction of its size
                 upright = ImageOps.exif_transpose(image).convert("RGBA")
     except Exception:  # a hostile file can raise anything in a decoder, and no picture is worth the report
         return Picture(missing=f"image cannot be read: {path.name}")

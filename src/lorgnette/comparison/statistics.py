@@ -72,18 +72,14 @@ def mcnemar_exact(before: npt.ArrayLike, after: npt.ArrayLike) -> float:
     """
     difference = _differences(before, after)
     if not (_is_binary(before) and _is_binary(after)):
-        raise DataError(
-            "McNemar's test needs scores of 0 or 1, and there are others. Next: use paired_permutation."
-        )
+        raise DataError("McNemar's test needs scores of 0 or 1, and there are others. Next: use paired_permutation.")
     wins, losses = int(np.sum(difference > 0)), int(np.sum(difference < 0))
     if wins + losses == 0:
         return 1.0
     return float(binomtest(wins, wins + losses, 0.5).pvalue)
 
 
-def paired_permutation(
-    before: npt.ArrayLike, after: npt.ArrayLike, *, draws: int = 10_000, seed: int = 0
-) -> float:
+def paired_permutation(before: npt.ArrayLike, after: npt.ArrayLike, *, draws: int = 10_000, seed: int = 0) -> float:
     """Estimate the two-sided p-value of the mean difference by flipping its signs at random.
 
     Without a real difference, which of two scores came first is a coin toss (Good, *Permutation, Parametric,

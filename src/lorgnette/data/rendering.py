@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from lorgnette.data.sample import IMAGE_TAG, Sample, Turn, check_sample
 from lorgnette.data.templates import ChatTemplate
@@ -174,9 +174,7 @@ class Renderer:
             return text
         return bos + text if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id] else text
 
-    def _expand(
-        self, ids: tuple[int, ...], labels: tuple[int, ...]
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _expand(self, ids: tuple[int, ...], labels: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         out_ids: list[int] = []
         out_labels: list[int] = []
         for token, label in zip(ids, labels, strict=True):

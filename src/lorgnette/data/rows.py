@@ -103,7 +103,7 @@ class Row:
     # transformers and accelerate move batches with `.to(device, non_blocking=...)`
     def to(self, device: torch.device | str, **_: Any) -> Row:
         """Move all tensors to a device."""
-        moved = {
+        moved: dict[str, Any] = {
             field.name: value.to(device)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), torch.Tensor | Layout)
@@ -111,9 +111,7 @@ class Row:
         return replace(self, **moved)
 
 
-def build_row(
-    samples: Sequence[Rendered], pixels: Pixels, image_token_id: int, *, share_images: bool = True
-) -> Row:
+def build_row(samples: Sequence[Rendered], pixels: Pixels, image_token_id: int, *, share_images: bool = True) -> Row:
     """Lay samples one after another; with `share_images` those about the same images share their prefix."""
     groups = _group(samples, image_token_id, share_images)
     ids: list[int] = []
@@ -152,9 +150,7 @@ def build_row(
     )
 
 
-def _group(
-    samples: Sequence[Rendered], image_token_id: int, share_images: bool
-) -> list[tuple[list[int], int]]:
+def _group(samples: Sequence[Rendered], image_token_id: int, share_images: bool) -> list[tuple[list[int], int]]:
     """Bring samples about the same images together: [(indices, length of the shared prefix), ...]."""
     by_images: dict[object, list[int]] = {}
     for index, sample in enumerate(samples):
@@ -202,7 +198,7 @@ def _blocks(groups: Sequence[Group]) -> list[Block]:
 def _images(
     samples: Sequence[Rendered], groups: Sequence[tuple[list[int], int]], pixels: Pixels
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
-    order = []
+    order: list[int] = []
     places: dict[str, int] = {}
     for members, prefix in groups:
         for member in members[:1] if prefix else members:

@@ -1,7 +1,7 @@
 """Chat templates: the tokenizer's own or one of ours, and where an answer ends in them.
 
-Ours are Jinja texts like the tokenizer's, so that a model folder can carry either. The conversations and system
-sentences are those of LLaVA (llava/conversation.py) and XTuner (xtuner/utils/templates.py).
+Ours are Jinja texts like the tokenizer's, so that a model folder can carry either. The conversations
+are those of LLaVA (llava/conversation.py) and XTuner (xtuner/utils/templates.py).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class NamedTemplate(NamedTuple):
 
 def _vicuna(listener: str) -> str:
     return (
-        f"{{% set system = 'A chat between a curious {listener} and an artificial intelligence assistant. The assistant "
-        f"gives helpful, detailed, and polite answers to the {listener}\\'s questions.' %}}"
+        f"{{% set system = 'A chat between a curious {listener} and an artificial intelligence assistant. The "
+        f"assistant gives helpful, detailed, and polite answers to the {listener}\\'s questions.' %}}"
         "{% if messages and messages[0].role == 'system' %}{% set system = messages[0].content %}{% endif %}"
         "{{ system + ' ' }}"
         "{% for message in messages %}"
@@ -124,11 +124,7 @@ def chat_template(tokenizer: Any, name: str | None = None) -> ChatTemplate:
         ModelError: if the name is unknown, the tokenizer has no template, or the template has no end of turn that
             is a special token (a model trained with it would never learn to stop).
     """
-    if name is not None and name not in TEMPLATES:
-        raise ModelError(
-            f"chat_template: there is no template '{name}'. Allowed: {', '.join(TEMPLATES)}, or null for the "
-            f"tokenizer's own.{nearest(name, TEMPLATES)}"
-        )
+    require_template(name)
     if name is not None:
         named = TEMPLATES[name]
         end = tokenizer.eos_token if named.end_of_turn is None else named.end_of_turn
@@ -151,6 +147,19 @@ def chat_template(tokenizer: Any, name: str | None = None) -> ChatTemplate:
         )
     own = ChatTemplate(tokenizer, "tokenizer", tokenizer.chat_template, "")
     return ChatTemplate(tokenizer, "tokenizer", tokenizer.chat_template, _find_end_of_turn(own))
+
+
+def require_template(name: str | None) -> None:
+    """Check that a template of this name exists; None stands for the tokenizer's own.
+
+    Raises:
+        ModelError: naming the nearest one.
+    """
+    if name is not None and name not in TEMPLATES:
+        raise ModelError(
+            f"chat_template: there is no template '{name}'. Allowed: {', '.join(TEMPLATES)}, or null for the "
+            f"tokenizer's own.{nearest(name, TEMPLATES)}"
+        )
 
 
 def stop_ids(template: ChatTemplate) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""One task on one model: predictions streamed to a file, resumed where they were cut, and a result that says what made it."""
+"""One task on one model: predictions streamed and resumed, and a result that says what made it."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _prompt(renderer: Renderer, document: Document, prompt: str) -> Rendered:
 def _resume(folder: Path, prompts: Sequence[Rendered], documents: Sequence[Document], batch_size: int) -> set[str]:
     """Keep the predictions of whole batches, so that every batch is computed as in a run without interruption."""
     rows = {row["id"]: row for row in read_json_lines(folder / PREDICTIONS)}
-    kept = []
+    kept: list[dict[str, Any]] = []
     for batch in batches(prompts, batch_size):
         ids = [documents[index].id for index in batch]
         if all(name in rows for name in ids):

@@ -141,7 +141,7 @@ def _owners(row: Row, questions: Sequence[int]) -> tuple[torch.Tensor, torch.Ten
 def _decode_layout(
     alive: torch.Tensor, groups_alive: torch.Tensor, owner: torch.Tensor, group: torch.Tensor, longest: int
 ) -> Layout:
-    """Lay out one new token a question: each group's questions attend to the group's keys, each to its own and the prefix.
+    """Lay out one new token a question, which attends to its group's prefix and to its own keys.
 
     Questions of a group stand next to each other, because the row was built by groups and answers only drop out.
     """

@@ -52,8 +52,8 @@ def add_lora(model: nn.Module, modes: Mapping[str, Mode], settings: Mapping[str,
         modules_to_save=[PROJECTOR] if modes["projector"] == "full" else None,
         **wanted,
     )
-    freeze_all_but(model, {part: "frozen" for part in modes})
-    adapted = get_peft_model(model, config)  # type: ignore[arg-type]
+    freeze_all_but(model, dict.fromkeys(modes, "frozen"))
+    adapted = get_peft_model(model, config)
     master_weights(adapted)
     return adapted
 
@@ -86,7 +86,7 @@ def target_pattern(model: nn.Module, modes: Mapping[str, Mode], names: str | lis
 
 
 def save_trained(model: Any, folder: Path) -> None:
-    """Write what was trained: a PEFT folder where there is LoRA, else `trained.safetensors` with the trained tensors."""
+    """Write what was trained: a PEFT folder where there is LoRA, else `trained.safetensors`."""
     if isinstance(model, PeftModel):
         model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card

@@ -91,13 +91,11 @@ def located(source: str) -> str:
 def _load_tower(source: str, image_size: int | None, dtype: torch.dtype) -> tuple[Any, Any]:
     config = load_config(source)
     # a two-sided model (CLIP, SigLIP) carries its tower's configuration inside
-    vision_config = config.to_dict().get("vision_config") and config.vision_config or config
+    vision_config = (config.to_dict().get("vision_config") and config.vision_config) or config
     two_sided = vision_config is not config
     with explained(source, "vision tower"):
         tower_class = type(AutoModel.from_config(vision_config)) if two_sided else AutoModel
-        tower, report = tower_class.from_pretrained(
-            source, config=vision_config, dtype=dtype, output_loading_info=True
-        )
+        tower, report = tower_class.from_pretrained(source, config=vision_config, dtype=dtype, output_loading_info=True)
         image_processor = AutoImageProcessor.from_pretrained(source, backend="pil")
     other_side = ("text_model.", "text_projection.", "visual_projection.", "logit_scale", "logit_bias")
     require_clean_load(source, report, other_side if two_sided else ())
@@ -121,7 +119,9 @@ def _load_language_model(source: str, template: str | None, dtype: torch.dtype) 
         tokenizer = AutoTokenizer.from_pretrained(source)
     require_clean_load(source, report)
     if not tokenizer.is_fast:
-        raise ModelError(f"{source}: the tokenizer has no character offsets (it is not a fast one), so labels cannot be exact.")
+        raise ModelError(
+            f"{source}: the tokenizer has no character offsets (it is not a fast one), so labels cannot be exact."
+        )
     chat_template(tokenizer, template)  # refuses early what cannot be trained with
     if template is not None:
         tokenizer.chat_template = TEMPLATES[template].jinja

@@ -78,9 +78,7 @@ def load_llava(source: str, dtype: torch.dtype | str = "auto", template: str | N
             "Allowed: a Hugging Face LLaVA (model_type llava). Next: put one together with model.build in a recipe."
         )
     with explained(source, "model"):
-        model, report = LlavaForConditionalGeneration.from_pretrained(
-            source, dtype=dtype, output_loading_info=True
-        )
+        model, report = LlavaForConditionalGeneration.from_pretrained(source, dtype=dtype, output_loading_info=True)
     require_clean_load(source, report)
     with explained(source, "processor"):
         tokenizer = AutoTokenizer.from_pretrained(source)
@@ -99,7 +97,9 @@ def bind(model: Any, tokenizer: Any, image_processor: Any, source: str) -> Llava
     """
     image_token = tokenizer.convert_ids_to_tokens(model.config.image_token_id)
     if image_token is None or image_token == tokenizer.unk_token:
-        raise ModelError(f"{source}: the tokenizer has no token {model.config.image_token_id}, the model's image token.")
+        raise ModelError(
+            f"{source}: the tokenizer has no token {model.config.image_token_id}, the model's image token."
+        )
     image_tokens, size = image_tokens_of(model, image_processor, source)
     processor = _processor(model.config, tokenizer, image_processor, image_token, image_tokens, size)
     prepare_for_rows(model)
@@ -173,7 +173,9 @@ def explained(source: str, what: str) -> Iterator[None]:
             remedy = f"The folder holds: {files}. Next: copy the folder anew; a file is missing, truncated or foreign."
         else:
             near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-            remedy = f"There is no such folder.{nearest(path.name, near)} Next: check the path, or the hub name and network."
+            remedy = (
+                f"There is no such folder.{nearest(path.name, near)} Next: check the path, or the hub name and network."
+            )
         raise ModelError(f"{source}: cannot load the {what}: {reason} {remedy}") from error
 
 

@@ -174,9 +174,7 @@ def _type_errors(name: str, value: object, hint: Any) -> list[InitErrorDetails]:
         TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:
         return [
-            InitErrorDetails(
-                type=each["type"], loc=(name, *each["loc"]), input=each["input"], ctx=each.get("ctx", {})
-            )
+            InitErrorDetails(type=each["type"], loc=(name, *each["loc"]), input=each["input"], ctx=each.get("ctx", {}))
             for each in error.errors(include_url=False)
         ]
     return []

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lorgnette.errors import nearest
-from lorgnette.recipe.sections import Recipe
 from lorgnette.recipe.fields import suggestion
+from lorgnette.recipe.sections import Recipe
 from lorgnette.recipe.yaml_text import FieldPath
 
 MAX_SHOWN = 80
@@ -57,9 +57,7 @@ def validate(data: dict[str, Any]) -> tuple[Recipe | None, dict[FieldPath, str]]
         # A section with an unknown name is judged no further: what it seems to lack may be what was misspelt.
         unclear = {path[:-1] for path, group in errors.items() if group[0]["type"] == "extra_forbidden"}
         errors |= {
-            path: group
-            for path, group in behind.items()
-            if path not in errors and not {path, path[:-1]} & unclear
+            path: group for path, group in behind.items() if path not in errors and not {path, path[:-1]} & unclear
         }
     return recipe, {path: _sentence(path, group) for path, group in errors.items()}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.errors import RecipeError, nearest
-from lorgnette.recipe.sections import Recipe
 from lorgnette.recipe.mistakes import dotted, shown, validate
+from lorgnette.recipe.sections import Recipe
 from lorgnette.recipe.yaml_text import FieldPath, Mistake, Plain, parse_yaml, write_yaml
 
 MAX_BYTES = 1_000_000
@@ -39,9 +39,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         recipe, sentences = validate(plain.data)
         # What could not be read is None in the data: neither that nor its section can be judged.
         known = {mistake.path[:end] for mistake in plain.mistakes for end in range(1, len(mistake.path) + 1)}
-        plain.mistakes += [
-            Mistake(_origin(plain, at), at, text) for at, text in sentences.items() if at not in known
-        ]
+        plain.mistakes += [Mistake(_origin(plain, at), at, text) for at, text in sentences.items() if at not in known]
     if recipe is None or plain.mistakes:
         raise RecipeError(_report(path, plain.mistakes))
     return recipe
@@ -144,9 +142,7 @@ def _origin(plain: Plain, path: FieldPath) -> int | str:
 
 
 def _report(path: Path, mistakes: Sequence[Mistake]) -> str:
-    in_file = sorted(
-        (each for each in mistakes if isinstance(each.origin, int)), key=operator.attrgetter("origin")
-    )
+    in_file = sorted((each for each in mistakes if isinstance(each.origin, int)), key=operator.attrgetter("origin"))
     in_overrides = [each for each in mistakes if isinstance(each.origin, str)]
     lines = [f"  {_place_of(mistake)}: {mistake.text}" for mistake in in_file + in_overrides]
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"

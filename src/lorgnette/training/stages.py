@@ -1,7 +1,7 @@
 """One stage: data rendered and counted, parts set and shown, trained, its result written and sealed.
 
-A stage that was interrupted goes on from its last whole checkpoint. What it leaves is in `trained/`: a PEFT folder where
-LoRA was trained, else `trained.safetensors`.
+A stage that was interrupted goes on from its last whole checkpoint. What it leaves is in `trained/`: a PEFT folder
+where LoRA was trained, else `trained.safetensors`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from transformers import TrainingArguments
-
 
 from lorgnette.data.dataset import Findings, RenderedDataset, RowCollator, render_all, weighted
 from lorgnette.data.readers import read_samples
@@ -183,7 +182,7 @@ def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, conso
 
 def parts_of_run(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """Read the tables of parts of all stages back, each line with its stage."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for folder in folders:
         content = read_json(folder / "stage.json")
         rows.extend({"stage": content["stage"], **part} for part in content["parts"])

@@ -51,6 +51,8 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         self.llava = llava
         self.modes = modes
         self.rates = rates
+        self.optimizer: torch.optim.Optimizer | None
+        self.control: Any
         super().__init__(
             model=llava.model,
             args=args,
@@ -97,7 +99,8 @@ class RowTrainer(Trainer):  # type: ignore[misc]
             decayed = frozenset(self.get_decay_parameter_names(chosen))
             groups = parameter_groups(chosen, self.rates, self.args.weight_decay, decayed)
             optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, chosen)
-            self.optimizer = optimizer_class(groups, **settings)
+            made: torch.optim.Optimizer = optimizer_class(groups, **settings)
+            self.optimizer = made
         return self.optimizer
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -133,7 +136,9 @@ class RowTrainer(Trainer):  # type: ignore[misc]
             row: Row = batch["row"].to(self.args.device)
             with self.accelerator.autocast():
                 logits = row_logits(self.model, self.llava.core, row, self.llava.scale)
-            total += torch.tensor([float(cross_entropy(logits.float(), row.labels, reduction="sum")), row.labels.numel()])
+            total += torch.tensor(
+                [float(cross_entropy(logits.float(), row.labels, reduction="sum")), row.labels.numel()]
+            )
         loss, tokens = self.accelerator.reduce(total.to(self.args.device)).tolist()
         metrics = {f"{metric_key_prefix}_loss": loss / max(tokens, 1)}
         self.log(metrics)
@@ -185,4 +190,6 @@ def steps_of(args: TrainingArguments, samples: int) -> int:
     if args.max_steps > 0:
         return int(args.max_steps)
     batches = math.ceil(samples / (args.train_batch_size * args.world_size))
-    return math.ceil(math.ceil(batches / args.gradient_accumulation_steps) * args.num_train_epochs)
+    steps = math.ceil(batches / args.gradient_accumulation_steps) * float(args.num_train_epochs)
+    whole: int = math.ceil(steps)
+    return whole

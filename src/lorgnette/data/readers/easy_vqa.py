@@ -52,7 +52,9 @@ def easy_vqa_questions(path: str = PACKAGE, split: str | None = "train") -> list
         rows = json.loads(file.read_text(encoding="utf-8"))
         numbers = [int(image) for _, _, image in rows]
     except FileNotFoundError as error:
-        raise DataError(f"{file}: there is no such file. Next: point `path` to a folder laid out like easy-VQA.") from error
+        raise DataError(
+            f"{file}: there is no such file. Next: point `path` to a folder laid out like easy-VQA."
+        ) from error
     except (ValueError, TypeError, OSError) as error:
         raise DataError(
             f"{file}: cannot be read as easy-VQA questions ({error}). Allowed: a JSON list of [question, answer, image "

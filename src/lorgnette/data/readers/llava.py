@@ -54,7 +54,9 @@ def _rows(file: Path) -> Iterator[Any]:
         try:
             yield from json.loads(text)
         except ValueError as error:
-            raise DataError(f"{file}: no valid JSON ({error}). Next: the file may be truncated; copy it anew.") from error
+            raise DataError(
+                f"{file}: no valid JSON ({error}). Next: the file may be truncated; copy it anew."
+            ) from error
         return
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():

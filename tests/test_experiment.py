@@ -1,0 +1,261 @@
+"""The whole road with small random models: what it writes, how it goes on, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from lorgnette import cli, experiment
+from lorgnette.evaluation import evaluate as evaluation
+from lorgnette.run import read_json, read_json_lines
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_quiet_libraries", lambda: None)  # it changes filters of warnings for the whole process
+
+
+@pytest.fixture
+def recipe(parts: Callable[[str, str], tuple[str, str]], tmp_path: Path) -> Path:
+    tower, language_model = parts("clip", "llama")
+    training = {"learning_rate": 1e-2, "save_steps": 2, "logging_steps": 1, "max_steps": 4}
+    content = {
+        "model": {"build": {"vision_tower": tower, "language_model": language_model}},
+        "stages": [
+            {
+                "name": "pretrain",
+                "data": [{"path": "easy-vqa", "format": "easy-vqa-captions", "split": "train", "limit": 16}],
+                "train": {"projector": "full"},
+                "chat_template": "plain",
+                "training": training | {"per_device_train_batch_size": 4},
+            },
+            {
+                "name": "finetune",
+                "data": [{"path": "easy-vqa", "format": "easy-vqa", "split": "train", "limit": 40}],
+                "validation": [{"path": "easy-vqa", "format": "easy-vqa", "split": "validation", "limit": 10}],
+                "train": {"projector": "full", "language_model": "lora"},
+                "lora": {"r": 4, "lora_dropout": 0.1},
+                "training": training | {"per_device_train_batch_size": 8, "eval_strategy": "steps", "eval_steps": 2},
+            },
+        ],
+        "evaluation": {"tasks": [{"name": "easy-vqa", "limit": 60}], "batch_size": 16},
+        "seed": 3,
+    }
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def lorgnette(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """Run a command as the shell would; return its exit code."""
+    monkeypatch.setattr("sys.argv", ["lorgnette", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
+def answers(folder: Path, when: str) -> list[dict]:
+    return read_json_lines(folder / "evaluation" / when / "easy-vqa" / "predictions.jsonl")
+
+
+def test_the_road_leaves_everything_it_promises(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lorgnette(monkeypatch, "run", recipe) == 0
+    shown = capsys.readouterr().out
+    folder = tmp_path / "runs" / "small"
+    assert "Next: open runs/small/report.html" in shown
+    for name in ("recipe.yaml", "provenance.jsonl", "metrics.jsonl", "comparison.json", "report.html"):
+        assert (folder / name).stat().st_size > 0, name
+    (task,) = read_json(folder / "comparison.json")["tasks"]
+    assert {"task", "metric", "n", "before", "after", "difference", "interval", "p_value"} <= task.keys()
+    assert task["n"] == 60
+    for when in ("before", "after"):
+        result = read_json(folder / "evaluation" / when / "easy-vqa" / "result.json")
+        assert {"prompt", "decoding", "chat_template", "versions", "model", "data", "interval"} <= result.keys()
+        assert result["score"] == pytest.approx(sum(row["score"] for row in answers(folder, when)) / 60)
+        assert sum(kind["n"] for kind in result["kinds"].values()) == 60
+    assert {row["stage"] for row in read_json_lines(folder / "metrics.jsonl")} == {"pretrain", "finetune"}
+    assert any("eval_loss" in row for row in read_json_lines(folder / "metrics.jsonl"))
+    record = read_json(folder / "merged" / "lorgnette.json")
+    assert record["kind"] == "merged"
+    assert record["merge_difference"] <= experiment.MERGE_TOLERANCE
+    assert read_json(folder / "stages" / "finetune" / "trained" / "lorgnette.json")["base_fingerprint"].startswith(
+        "sha256"
+    )
+    # the merged folder is an ordinary one: transformers alone answers as the predictions say
+    plain = LlavaForConditionalGeneration.from_pretrained(folder / "merged")
+    processor = AutoProcessor.from_pretrained(folder / "merged", backend="pil")
+    from PIL import Image
+
+    for row in answers(folder, "after")[:5]:
+        messages = [{"role": "user", "content": "<image>\n" + row["question"]}]
+        text = processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        inputs = processor(text=text, images=Image.open(row["image"]).convert("RGB"), return_tensors="pt")
+        made = plain.generate(**inputs, max_new_tokens=8, pad_token_id=0)[0, inputs["input_ids"].shape[1] :]
+        assert processor.tokenizer.decode(made, skip_special_tokens=True).strip() == row["answer"]
+
+
+def test_a_second_run_gives_bitwise_the_same_and_a_third_does_nothing(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "one") == 0
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "two") == 0
+    for when in ("before", "after"):
+        name = f"evaluation/{when}/easy-vqa/predictions.jsonl"
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    weights = tmp_path / "one" / "merged" / "model.safetensors"
+    assert weights.read_bytes() == (tmp_path / "two" / "merged" / "model.safetensors").read_bytes()
+    assert (tmp_path / "one/comparison.json").read_bytes() == (tmp_path / "two/comparison.json").read_bytes()
+    before = weights.stat().st_mtime_ns
+    monkeypatch.setattr(experiment, "load_llava", lambda *_: pytest.fail("a finished run loads no model"))
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "one") == 0
+    assert weights.stat().st_mtime_ns == before
+
+
+class Stop(KeyboardInterrupt):
+    """Ctrl-C at a chosen call."""
+
+
+def stopping(function: Callable, at: int) -> Callable:
+    calls = 0
+
+    def wrapped(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise Stop
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the run that was never interrupted lies; the first test that needs it makes it."""
+    return tmp_path_factory.mktemp("finished") / "run"
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "at"),
+    [
+        (experiment, "assemble", 1),
+        (evaluation, "generate", 2),
+        (experiment, "run_stage", 2),
+        (experiment, "merge", 1),
+        (experiment, "save_llava", 2),
+        (evaluation, "append_json_line", 70),
+        (experiment, "write_report", 1),
+    ],
+)
+def test_interrupted_and_called_again_it_goes_on(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: Path, owner, name: str, at: int
+) -> None:
+    whole = finished
+    assert lorgnette(monkeypatch, "run", recipe, "--output", whole) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, stopping(getattr(owner, name), at))
+        assert lorgnette(patch, "run", recipe, "--output", "broken") == 130
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "broken") == 0
+    for when in ("before", "after"):
+        assert answers(tmp_path / "broken", when) == answers(whole, when)
+    assert (tmp_path / "broken/comparison.json").read_bytes() == (whole / "comparison.json").read_bytes()
+
+
+def test_a_line_cut_in_the_middle_is_made_again(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "run") == 0
+    folder = tmp_path / "run" / "evaluation" / "after" / "easy-vqa"
+    expected = answers(tmp_path / "run", "after")
+    (folder / "result.json").unlink()
+    file = folder / "predictions.jsonl"
+    file.write_bytes(file.read_bytes()[:-30])
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "run") == 0
+    assert answers(tmp_path / "run", "after") == expected
+
+
+def test_a_folder_of_another_recipe_is_refused_and_left_alone(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    assert lorgnette(monkeypatch, "train", recipe, "--output", "run") == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")}
+    capsys.readouterr()
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "run", "--set", "seed=4") == 2
+    assert "seed: 3 -> 4" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")}
+
+
+def test_evaluate_and_compare_from_the_command_line(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lorgnette(monkeypatch, "train", recipe, "--output", "run") == 0
+    for model, out in (("run/base", "a"), ("run/merged", "b")):
+        assert lorgnette(monkeypatch, "evaluate", model, "--task", "easy-vqa", "--limit", 20, "--output", out) == 0
+    assert lorgnette(monkeypatch, "compare", "a", "b", "--output", "c.json") == 0
+    assert read_json(tmp_path / "c.json")["tasks"][0]["n"] == 20
+    capsys.readouterr()
+    # other settings into the same folder would mix two measurements
+    assert lorgnette(monkeypatch, "evaluate", "run/base", "--task", "easy-vqa", "--limit", 30, "--output", "a") == 2
+    assert "made with another data" in capsys.readouterr().err
+    assert lorgnette(monkeypatch, "evaluate", "run/base", "--task", "easy-vq", "--output", "d") == 2
+    assert "Did you mean 'easy-vqa'" in capsys.readouterr().err
+    assert lorgnette(monkeypatch, "evaluate", "run/nothing", "--task", "easy-vqa", "--output", "d") == 2
+
+
+def test_two_adapter_stages_follow_each_other(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = yaml.safe_load(recipe.read_text())
+    content["stages"].append(content["stages"][1] | {"name": "again"})
+    recipe.write_text(yaml.safe_dump(content))
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "run") == 0
+    # the last adapter belongs to the model that it started from, which lies beside it
+    from peft import PeftModel
+
+    start = tmp_path / "run" / "stages" / "again" / "start"
+    adapted = PeftModel.from_pretrained(
+        LlavaForConditionalGeneration.from_pretrained(start), tmp_path / "run" / "stages" / "again" / "trained"
+    )
+    merged = LlavaForConditionalGeneration.from_pretrained(tmp_path / "run" / "merged")
+    for (name, a), (_, b) in zip(
+        adapted.merge_and_unload().state_dict().items(), merged.state_dict().items(), strict=True
+    ):
+        assert torch.allclose(a, b, atol=1e-6), name
+    shutil.rmtree(tmp_path / "run" / "merged")
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "run") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "nothing.yaml"], "nothing.yaml"),
+        (["run", "empty.yaml"], "empty"),
+        (["run", "small.yaml", "--set", "model.build.vision_tower=/nowhere"], "/nowhere"),
+        (["run", "small.yaml", "--set", "stages.0.data.0.format=easy-vqq"], "Did you mean 'easy-vqa'"),
+        (["run", "small.yaml", "--set", "stages.0.data.0.split=tset"], "no split 'tset'"),
+        (["run", "small.yaml", "--set", "stages.0.chat_template=vicuna"], "no template 'vicuna'"),
+        (["run", "small.yaml", "--set", "stages.1.lora.target_modules=[q_prj]"], "Did you mean 'q_proj'"),
+        (["run", "small.yaml", "--set", "evaluation.tasks.0.name=easy_vqa"], "no task 'easy_vqa'"),
+        (["run", "small.yaml", "--output", "small.yaml"], "run folder"),
+        (["compare", "nothing", "nothing"], "nothing"),
+    ],
+)
+def test_wrong_input_is_explained_with_exit_code_2(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    Path("empty.yaml").write_text("")
+    assert lorgnette(monkeypatch, *words) == 2
+    captured = capsys.readouterr()
+    assert says in " ".join(captured.err.split())
+    assert "Traceback" not in captured.err
+
+
+def test_schema_is_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lorgnette(monkeypatch, "recipe", "schema") == 0
+    assert "stages" in json.loads(capsys.readouterr().out)["properties"]
