@@ -87,7 +87,23 @@ def test_vision_tensors_have_the_names_that_both_transformers_4_and_5_read(saved
     tower = [name for name in names if "vision_tower" in name]
     assert tower
     assert all(".vision_tower.vision_model." in f".{name}" for name in tower)
+    # what else 4.57 needs, seen with 4.57.6: it knows neither the class nor the list of tokens that version 5 writes
     assert (saved / "preprocessor_config.json").exists()
+    tokenizer = json.loads((saved / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not isinstance(tokenizer.get("extra_special_tokens"), list)
+    assert "token_type_ids" not in tokenizer["model_input_names"]
+
+
+def test_rotary_settings_are_spelled_for_both_and_read_back(parts: Parts, tmp_path: Path) -> None:
+    llava = assemble(*parts("clip", "llama"))
+    scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 123456.0}
+    llava.core.config.text_config.rope_parameters = scaled
+    save_llava(llava, tmp_path / "m", {})
+    text = json.loads((tmp_path / "m" / "config.json").read_text())["text_config"]
+    assert text["rope_theta"] == 123456.0
+    assert text["rope_scaling"] == {"rope_type": "linear", "factor": 2.0}
+    assert load_llava(str(tmp_path / "m")).core.config.text_config.rope_parameters == scaled
 
 
 def test_sharded_folders_have_renamed_tensors_and_index(llava: Llava, tmp_path: Path) -> None:

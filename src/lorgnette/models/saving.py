@@ -36,9 +36,35 @@ def save_llava(llava: Llava, folder: Path, record: dict[str, Any], max_shard_siz
         llava.processor.save_pretrained(unfinished)
         # transformers 5 keeps it inside processor_config.json only; 4.57 looks for a file of its own
         llava.processor.image_processor.save_pretrained(unfinished)
+        _spell_rope_for_both(unfinished / "config.json")
+        _name_tokenizer_for_both(unfinished / "tokenizer_config.json")
         if model.config.vision_config.model_type in NESTED_TOWERS:
             _rename_tensors(unfinished)
         (unfinished / "lorgnette.json").write_text(json.dumps(record, indent=2, ensure_ascii=False))
+
+
+def _spell_rope_for_both(file: Path) -> None:
+    """Write the rotary settings as 4.57 spells them too; without `rope_theta` it would take 10,000 and say nothing."""
+    content = json.loads(file.read_text())
+    rope = content["text_config"].get("rope_parameters")
+    if isinstance(rope, dict) and "rope_theta" in rope:
+        content["text_config"]["rope_theta"] = rope["rope_theta"]
+        if rope.get("rope_type", "default") != "default":
+            content["text_config"]["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}
+        file.write_text(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _name_tokenizer_for_both(file: Path) -> None:
+    """Name the tokenizer's class as 4.57 knows it; version 5 reads that name too."""
+    content = json.loads(file.read_text())
+    if content.get("tokenizer_class") == "TokenizersBackend":
+        content["tokenizer_class"] = "PreTrainedTokenizerFast"
+        content["model_input_names"] = ["input_ids", "attention_mask"]  # else 4.57 adds token types, which LLaVA refuses
+        # the list that version 5 writes is a mapping of names in 4.57, where a list is an error
+        tokens = content.pop("extra_special_tokens", None)
+        if isinstance(tokens, list):
+            content["additional_special_tokens"] = tokens
+        file.write_text(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def _rename_tensors(folder: Path) -> None:
