@@ -50,7 +50,9 @@ def _spell_rope_for_both(file: Path) -> None:
     if isinstance(rope, dict) and "rope_theta" in rope:
         content["text_config"]["rope_theta"] = rope["rope_theta"]
         if rope.get("rope_type", "default") != "default":
-            content["text_config"]["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}
+            content["text_config"]["rope_scaling"] = {
+                name: value for name, value in rope.items() if name != "rope_theta"
+            }
         file.write_text(json.dumps(content, indent=2, ensure_ascii=False))
 
 
@@ -59,7 +61,10 @@ def _name_tokenizer_for_both(file: Path) -> None:
     content = json.loads(file.read_text())
     if content.get("tokenizer_class") == "TokenizersBackend":
         content["tokenizer_class"] = "PreTrainedTokenizerFast"
-        content["model_input_names"] = ["input_ids", "attention_mask"]  # else 4.57 adds token types, which LLaVA refuses
+        content["model_input_names"] = [
+            "input_ids",
+            "attention_mask",
+        ]  # else 4.57 adds token types, which LLaVA refuses
         # the list that version 5 writes is a mapping of names in 4.57, where a list is an error
         tokens = content.pop("extra_special_tokens", None)
         if isinstance(tokens, list):

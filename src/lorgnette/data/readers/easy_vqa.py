@@ -19,6 +19,7 @@ PACKAGE = "easy-vqa"
 SPLITS = ("train", "validation", "test")
 VALIDATION_IMAGES = 400
 SHAPES = frozenset({"circle", "rectangle", "triangle"})
+COLORS = frozenset({"red", "green", "blue", "yellow", "teal", "black", "gray", "brown"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def read_easy_vqa(path: str, split: str | None, images: str | None) -> Iterator[
 
 
 def read_easy_vqa_captions(path: str, split: str | None, images: str | None) -> Iterator[Sample | DataError]:
-    """Yield one caption an image, put together from what its questions ask and their answers say.
+    """Yield one caption an image, put together from what its questions and answers tell.
 
     "a blue rectangle" where colour and shape are known, "a rectangle" or "a blue shape" where one of them is. Images
     whose questions tell neither have no caption.
@@ -88,21 +89,23 @@ def read_easy_vqa_captions(path: str, split: str | None, images: str | None) -> 
     known: dict[str, dict[str, str]] = {}
     origins: dict[str, Origin] = {}
     for row in easy_vqa_questions(path, split):
-        facts = known.setdefault(row.image, {})
+        known.setdefault(row.image, {}).update(_facts(row))
         origins.setdefault(row.image, row.origin)
-        if row.kind != "yes/no":
-            facts[row.kind] = row.answer
-        # "what color is the triangle?" and "what is the blue shape?" tell the other half
-        words = set(row.question.rstrip("?").split())
-        if row.kind == "color" and words & SHAPES:
-            facts["shape"] = (words & SHAPES).pop()
-        elif row.kind == "shape" and row.question.startswith("what is the "):
-            facts["color"] = row.question.split()[3]
     for image, facts in known.items():
-        if facts and facts.get("color") != "shape?":
+        if facts:
             caption = " ".join(["a", *filter(None, [facts.get("color")]), facts.get("shape", "shape")])
             turns = (Turn("user", f"{IMAGE_TAG}\nDescribe the image."), Turn("assistant", caption))
             yield Sample(f"caption-{Path(image).stem}", (image,), turns, origins[image])
+
+
+def _facts(row: Question) -> dict[str, str]:
+    """Return what a question and its answer tell about the one shape of the picture: its color, its shape."""
+    words = set(row.question.rstrip("?").split())
+    named = {"color": words & COLORS, "shape": words & SHAPES}
+    if row.kind == "yes/no" and (row.answer == "yes") == bool(words & {"no", "not"}):
+        return {}  # what is named is absent
+    told = {fact: word for fact, found in named.items() for word in found}
+    return told if row.kind == "yes/no" else told | {row.kind: row.answer}
 
 
 def _root(path: str) -> Path:
