@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lorgnette.data.images import read_pixels
 from lorgnette.data.rendering import Rendered, Renderer
@@ -22,6 +21,7 @@ from lorgnette.evaluation.results import summarise
 from lorgnette.evaluation.tasks.task import Document, Task
 from lorgnette.inference.engine import Generation, batches, generate
 from lorgnette.models.loading import Llava
+from lorgnette.progress import progress_bar
 from lorgnette.run import append_json_line, read_json, read_json_lines, write_json, write_json_lines
 
 PREDICTIONS = "predictions.jsonl"
@@ -68,14 +68,7 @@ def evaluate(
     renderer = Renderer(llava.template(), llava.core.config.image_token_id, llava.image_tokens)
     prompts = [_prompt(renderer, document, made_by["prompt"]) for document in documents]
     done = _resume(folder, prompts, documents, settings.batch_size)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        console=console,
-        disable=not console.is_terminal,
-    ) as progress:
+    with progress_bar(console) as progress:
         bar = progress.add_task(label, total=len(documents), completed=len(done))
         for batch in batches(prompts, settings.batch_size):
             if documents[batch[0]].id in done:

@@ -6,25 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from lorgnette.progress import progress_bar
 from lorgnette.run import append_json_line, read_json_lines, write_json_lines
 
 LOGGED = ("loss", "eval_loss", "learning_rate", "grad_norm", "epoch")
-
-
-def progress_bar(console: Console) -> Progress:
-    """Return a progress bar that shows nothing where the output is no terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 class ProgressBar(TrainerCallback):  # type: ignore[misc]
@@ -32,7 +19,8 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, stage: str, console: Console) -> None:
         self.progress = progress_bar(console)
-        self.task = self.progress.add_task(stage, note="")
+        self.stage = stage
+        self.task = self.progress.add_task(stage)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start at the step that the stage goes on from."""
@@ -46,7 +34,7 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Show the loss beside the bar."""
         if logs and "loss" in logs:
-            self.progress.update(self.task, note=f"loss {float(logs['loss']):.3f}")
+            self.progress.update(self.task, description=f"{self.stage}  loss {float(logs['loss']):.3f}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Leave the finished bar on the screen."""

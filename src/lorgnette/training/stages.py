@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from transformers import TrainingArguments
 
@@ -22,6 +23,7 @@ from lorgnette.errors import RecipeError
 from lorgnette.models.adapters import add_lora, load_trained, save_trained
 from lorgnette.models.loading import Llava, fingerprint
 from lorgnette.models.trainable import PARTS, Mode, Part, freeze_all_but, master_weights, parts_table
+from lorgnette.progress import progress_bar
 from lorgnette.recipe.sections import Source, Stage
 from lorgnette.run import last_whole_checkpoint, library_versions, read_json, whole_folder, write_json
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
@@ -51,10 +53,9 @@ def run_stage(
         DataError: if the data cannot be used.
         NonFiniteLoss, GradientError: if training fails; the last whole checkpoint stays.
     """
-    train, findings = _rendered(stage, stage.data, llava, seed, max_bad_share)
-    validation, validation_findings = (
-        _rendered(stage, stage.validation, llava, seed, max_bad_share) if stage.validation else (None, None)
-    )
+    with progress_bar(console) as progress:
+        train, findings = render_sources(stage, stage.data, llava, seed, max_bad_share, progress)
+        validation, validation_findings = render_sources(stage, stage.validation, llava, seed, max_bad_share, progress)
     prepared = prepare(stage, llava)
     args = training_arguments(stage, folder, seed)
     modes, rates = modes_of(stage), rates_of(stage, args.learning_rate)
@@ -66,7 +67,7 @@ def run_stage(
             "stage": stage.name,
             "parts": [part.row() for part in parts],
             "data": findings.summary(),
-            "validation": validation_findings.summary() if validation_findings else None,
+            "validation": validation_findings.summary() if stage.validation else None,
         },
     )
     trainer = RowTrainer(
@@ -189,9 +190,14 @@ def parts_of_run(folders: Sequence[Path]) -> list[dict[str, Any]]:
     return rows
 
 
-def _rendered(
-    stage: Stage, sources: Sequence[Source], llava: Llava, seed: int, max_bad_share: float
+def render_sources(
+    stage: Stage, sources: Sequence[Source], llava: Llava, seed: int, max_bad_share: float, progress: Progress
 ) -> tuple[list[Rendered], Findings]:
+    """Render all samples of a stage's sources, each source repeated by its weight.
+
+    Raises:
+        DataError: if a source cannot be read, or too many of its samples cannot be used.
+    """
     renderer = Renderer(
         llava.template(stage.chat_template),
         llava.core.config.image_token_id,
@@ -203,7 +209,8 @@ def _rendered(
     total = Findings()
     for source in sources:
         samples = read_samples(source.path, source.format, source.split, source.images, source.limit)
-        rendered, findings = render_all(samples, renderer, max_bad_share)
+        shown = progress.track(samples, total=None, description=f"reading {source.path}")
+        rendered, findings = render_all(shown, renderer, max_bad_share)
         everything.extend(weighted(rendered, source.weight, seed))
         total = total + findings
     return everything, total
