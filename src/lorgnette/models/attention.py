@@ -60,8 +60,10 @@ def row_attention(
     outputs = []
     for block in row_layout.blocks:
         # grouped key-value heads are repeated a block at a time: the fast CPU and CUDA kernels take no masked groups
-        block_key = key[:, :, block.keys].repeat_interleave(groups, dim=1)
-        block_value = value[:, :, block.keys].repeat_interleave(groups, dim=1)
+        block_key, block_value = key[:, :, block.keys], value[:, :, block.keys]
+        if groups > 1:
+            block_key = block_key.repeat_interleave(groups, dim=1)
+            block_value = block_value.repeat_interleave(groups, dim=1)
         outputs.append(
             torch.nn.functional.scaled_dot_product_attention(
                 query[:, :, block.queries],
