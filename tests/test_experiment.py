@@ -15,12 +15,13 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from lorgnette import cli, experiment
 from lorgnette.evaluation import evaluate as evaluation
 from lorgnette.run import read_json, read_json_lines
+from lorgnette.training import stages
 
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_quiet_libraries", lambda: None)  # it changes filters of warnings for the whole process
+    monkeypatch.setattr(cli, "_settle", lambda: None)  # it changes filters of warnings for the whole process
 
 
 @pytest.fixture
@@ -193,6 +194,88 @@ def test_a_folder_of_another_recipe_is_refused_and_left_alone(
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")}
 
 
+def test_what_changed_since_is_noticed(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data.json"
+    picture = answers_picture()
+    rows = [
+        {"image": picture, "conversations": [{"from": "human", "value": f"{n}?"}, {"from": "gpt", "value": "red"}]}
+        for n in range(20)
+    ]
+    data.write_text(json.dumps(rows))
+    source = f"stages.1.data=[{{path: {data}, format: llava, images: /}}]"
+    words = ("run", recipe, "--output", "run", "--set", source)
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "save_trained", stopping(stages.save_trained, 2))
+        assert lorgnette(patch, *words) == 130
+    data.write_text(json.dumps(rows[:-1]))
+    assert lorgnette(monkeypatch, *words) == 2  # the data of a checkpoint
+    assert "made with another data" in capsys.readouterr().err
+    data.write_text(json.dumps(rows))
+    assert lorgnette(monkeypatch, *words) == 0
+    shutil.rmtree(tmp_path / "run" / "merged")
+    with (tmp_path / "run" / "base" / "config.json").open("a") as file:
+        file.write("\n")
+    assert lorgnette(monkeypatch, *words) == 2  # the model under a result
+    assert "another model" in capsys.readouterr().err
+
+
+def answers_picture() -> str:
+    """One of easy-VQA's pictures."""
+    from lorgnette.data.readers.easy_vqa import easy_vqa_questions
+
+    return easy_vqa_questions(split="test")[0].image
+
+
+def test_predictions_of_unknown_origin_are_not_gone_on_with(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lorgnette(monkeypatch, "train", recipe, "--output", "run") == 0
+    words = ("evaluate", "run/merged", "--task", "easy-vqa", "--limit", 20, "--output", "a")
+    assert lorgnette(monkeypatch, *words) == 0
+    settings = tmp_path / "a" / "settings.json"
+    kept = settings.read_text()
+    for spoiled in ("{", "[]", None):
+        settings.unlink() if spoiled is None else settings.write_text(spoiled)
+        assert lorgnette(monkeypatch, *words) == 2
+        assert "delete the folder" in capsys.readouterr().err
+    settings.write_text(kept)
+    (tmp_path / "a" / "predictions.jsonl").write_text("garbage\n")
+    assert lorgnette(monkeypatch, *words) == 2
+    assert "line 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise SystemExit(0)", "cannot be imported"),
+        ("class T(EasyVQA):\n    prompt = None", "are texts"),
+        ("class T(EasyVQA):\n    def documents(self, split): raise KeyError('x')", "documents() raised"),
+        ("class T(EasyVQA):\n    def documents(self, split): return [1]", "Allowed: a Document"),
+        ("class T(EasyVQA):\n    def score(self, document, answer): return float('nan')", "score() gave nan"),
+        ("class T(EasyVQA):\n    def score(self, document, answer): return 7", "score() gave 7"),
+        ("class T(EasyVQA):\n    def score(self, document, answer): return 1 / 0", "score() raised"),
+    ],
+)
+def test_tasks_of_users_are_checked(
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    body: str,
+    says: str,
+) -> None:
+    import sys
+
+    (tmp_path / "mine.py").write_text(f"from lorgnette.evaluation.tasks.easy_vqa import EasyVQA\n{body}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("mine", None)
+    settings = ("--set", "stages=[]", "--set", "evaluation.tasks=[{name: 'mine:T', limit: 5}]")
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "run", *settings) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+
+
 def test_evaluate_and_compare_from_the_command_line(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,7 +310,7 @@ def test_two_adapter_stages_follow_each_other(recipe: Path, tmp_path: Path, monk
         adapted.merge_and_unload().state_dict().items(), merged.state_dict().items(), strict=True
     ):
         assert torch.allclose(a, b, atol=1e-6), name
-    shutil.rmtree(tmp_path / "run" / "merged")
+    shutil.move(tmp_path / "run" / "merged", tmp_path / "before")
     assert lorgnette(monkeypatch, "run", recipe, "--output", "run") == 0
 
 
@@ -244,6 +327,11 @@ def test_two_adapter_stages_follow_each_other(recipe: Path, tmp_path: Path, monk
         (["run", "small.yaml", "--set", "evaluation.tasks.0.name=easy_vqa"], "no task 'easy_vqa'"),
         (["run", "small.yaml", "--output", "small.yaml"], "run folder"),
         (["compare", "nothing", "nothing"], "nothing"),
+        (["run", "small.yaml", "--set", "stages.0.training.max_steps=0"], "train nothing"),
+        (["run", "small.yaml", "--set", "stages.0.training.eval_strategy=epoch"], "needs `validation:`"),
+        (["run", "small.yaml", "--set", "stages.0.training.label_smoothing_factor=0.1"], "the plain one"),
+        (["run", "small.yaml", "--set", "stages.0.data.0.weight=0.001"], "leaves none"),
+        (["run", "small.yaml", "--set", "model.build.vision_feature_layer=-99"], "no features"),
     ],
 )
 def test_wrong_input_is_explained_with_exit_code_2(

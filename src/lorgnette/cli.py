@@ -13,19 +13,17 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import psutil
 import typer
 from rich.console import Console
 from rich.text import Text
+from safetensors import SafetensorError
 
 from lorgnette import __version__
 from lorgnette.errors import LorgnetteError
 
 if TYPE_CHECKING:
     from lorgnette.recipe.sections import Recipe
-
-# Threads that spin while they wait make each other late where other work shares the cores: a training step of 4 s
-# took 15 to 110 s beside one busy process, 7 s with this. Read by OpenMP when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
     help="Give a language model eyes, teach it your pictures and your language, and prove that it got better.",
@@ -36,6 +34,10 @@ app = typer.Typer(
 )
 recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
+
+BUSY_PERCENT = 25
+"""Threads that spin while they wait are 1.3 times as fast on an idle machine, but 2 to 15 times as slow where other
+work shares the cores (a training step of 4 s took 15 to 110 s beside one busy process, 7 s with sleeping threads)."""
 
 console = Console()
 errors = Console(stderr=True)
@@ -57,6 +59,9 @@ def main() -> None:
     except LorgnetteError as error:
         errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(error.exit_code)
+    except (OSError, SafetensorError) as error:
+        errors.print(Text.assemble(("error: ", "bold red"), f"the system refused: {error}"), soft_wrap=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         errors.print("\ninterrupted. Call the same command again: it goes on from here.")
         sys.exit(130)
@@ -85,7 +90,10 @@ def quickstart(overrides: Overrides = None, output: Output = None) -> None:
     """
     with resources.as_file(resources.files("lorgnette") / "starter" / "quickstart.yaml") as file:
         _run(file, overrides, output)
-    console.print("      lorgnette run recipes/smollm2-dinov2-easyvqa.yaml      (the same with real pretrained models)")
+    console.print(
+        "      lorgnette run recipes/smollm2-dinov2-easyvqa.yaml      (the same with real pretrained models)",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -103,6 +111,7 @@ def train(recipe: RecipeFile, overrides: Overrides = None, output: Output = None
 
     Example: lorgnette train recipes/smollm2-dinov2-easyvqa.yaml
     """
+    _settle()
     from lorgnette import experiment  # noqa: PLC0415
     from lorgnette.run import locked  # noqa: PLC0415
 
@@ -136,13 +145,13 @@ def evaluate(
 
     Example: lorgnette evaluate runs/quickstart/merged --task easy-vqa --limit 1000
     """
+    _settle()
     from lorgnette.evaluation.evaluate import Settings  # noqa: PLC0415
     from lorgnette.evaluation.evaluate import evaluate as ask  # noqa: PLC0415
     from lorgnette.evaluation.tasks import find_task  # noqa: PLC0415
     from lorgnette.models.loading import fingerprint, load_llava  # noqa: PLC0415
     from lorgnette.run import locked, provenance  # noqa: PLC0415
 
-    _quiet_libraries()
     found = find_task(task)
     folder = output or Path("results") / Path(model).name / task.replace(":", ".")
     llava = load_llava(model)
@@ -163,8 +172,10 @@ def evaluate(
         f"{result['metric']} {result['score']:.3f} on {result['n']:,} documents (95 % interval {low:.3f} to {high:.3f})"
     )
     for kind, part in result["kinds"].items():
-        console.print(f"  {kind}: {part['score']:.3f} on {part['n']:,}")
-    console.print(f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT", soft_wrap=True)
+        console.print(f"  {kind}: {part['score']:.3f} on {part['n']:,}", markup=False)
+    console.print(
+        f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT", soft_wrap=True, markup=False
+    )
 
 
 @app.command()
@@ -184,7 +195,7 @@ def compare(
     print_table([comparison], console)
     if output is not None:
         write_comparison(output, [comparison])
-        console.print(f"Written to {output}", soft_wrap=True)
+        console.print(f"Written to {output}", soft_wrap=True, markup=False)
 
 
 @recipe_app.command("schema")
@@ -212,20 +223,29 @@ def recipe_show(recipe: RecipeFile, overrides: Overrides = None) -> None:
 def _read(recipe: Path, overrides: list[str] | None, output: Path | None) -> tuple[Recipe, Path]:
     from lorgnette.recipe.reading import read_recipe  # noqa: PLC0415
 
-    _quiet_libraries()
     read = read_recipe(recipe, overrides or [])
     return read, output or Path(read.output or Path("runs") / recipe.stem)
 
 
 def _run(recipe: Path, overrides: list[str] | None, output: Path | None) -> None:
+    _settle()
     from lorgnette.experiment import run_recipe  # noqa: PLC0415
 
     read, folder = _read(recipe, overrides, output)
     comparisons = run_recipe(read, folder, sys.argv, console)
-    console.print(f"\nEverything is in {folder}", soft_wrap=True)
+    console.print(f"\nEverything is in {folder}", soft_wrap=True, markup=False)
     if comparisons:
-        console.print(f"Next: open {folder / 'report.html'}", soft_wrap=True)
-        console.print(f"      lorgnette evaluate {folder / 'merged'} --task {comparisons[0].task}", soft_wrap=True)
+        console.print(f"Next: open {folder / 'report.html'}", soft_wrap=True, markup=False)
+        console.print(
+            f"      lorgnette evaluate {folder / 'merged'} --task {comparisons[0].task}", soft_wrap=True, markup=False
+        )
+
+
+def _settle() -> None:
+    """Do what has to be done before torch is imported: choose how its threads wait, and quiet the libraries."""
+    if psutil.cpu_percent(interval=0.2) > BUSY_PERCENT:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _quiet_libraries()
 
 
 def _quiet_libraries() -> None:

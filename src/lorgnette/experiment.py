@@ -6,6 +6,7 @@ absent, so calling it again does only what is missing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,26 @@ from lorgnette.comparison.compare import TaskComparison, compare, print_table, r
 from lorgnette.comparison.report import write_report
 from lorgnette.data.dataset import RowCollator
 from lorgnette.data.readers import read_samples
-from lorgnette.data.rendering import Renderer
-from lorgnette.data.sample import Sample
 from lorgnette.data.templates import require_template
 from lorgnette.errors import InputError
 from lorgnette.evaluation.evaluate import RESULT, Settings, evaluate
-from lorgnette.evaluation.tasks import find_task
+from lorgnette.evaluation.tasks import find_task, read_documents
 from lorgnette.models.adapters import merge, require_equal_logits
-from lorgnette.models.assembly import assemble
+from lorgnette.models.assembly import assemble, located
 from lorgnette.models.forward import prepare_for_rows, row_logits
-from lorgnette.models.loading import DTYPES, Llava, fingerprint, load_llava
+from lorgnette.models.loading import DTYPES, Llava, fingerprint, load_config, load_llava
 from lorgnette.models.saving import save_llava
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Evaluation, Recipe, Stage
 from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
-from lorgnette.training.stages import is_trained, parts_of_run, restore_stage, run_stage, training_arguments
+from lorgnette.training.stages import (
+    is_trained,
+    parts_of_run,
+    restore_stage,
+    run_stage,
+    training_arguments,
+    usable_samples,
+)
 
 MERGE_TOLERANCE = 1e-5
 """Largest difference of a merged model's logits, in float32 and relative to the largest logit."""
@@ -62,15 +68,17 @@ def check(recipe: Recipe) -> None:
     Raises:
         InputError: for the first thing that is wrong.
     """
+    build = recipe.model.build
+    for name in (build.vision_tower, build.language_model) if build else (str(recipe.model.base),):
+        load_config(located(name))
     for stage in recipe.stages:
-        for name in (stage.chat_template, recipe.model.chat_template):
-            require_template(name)
+        for template in (stage.chat_template, recipe.model.chat_template):
+            require_template(template)
         for source in (*stage.data, *stage.validation):
             next(read_samples(source.path, source.format, source.split, source.images, 1), None)
         training_arguments(stage, Path(stage.name), recipe.seed)
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
-        task = find_task(spec.name)
-        task.documents(spec.split or task.split)
+        read_documents(find_task(spec.name), spec.split)
 
 
 def keep_recipe(recipe: Recipe, output: Path) -> None:
@@ -108,7 +116,7 @@ def build_base(recipe: Recipe, output: Path, console: Console) -> str:
     build, folder = recipe.model.build, output / "base"
     assert build is not None
     if not folder.exists():
-        console.print(f"assembling {build.vision_tower} + {build.language_model}")
+        console.print(f"assembling {build.vision_tower} + {build.language_model}", markup=False)
         llava = assemble(
             build.vision_tower,
             build.language_model,
@@ -132,11 +140,22 @@ def measure(
     console: Console,
 ) -> None:
     """Run every task of the recipe that has no result yet on a model."""
-    missing = [task for task in evaluation.tasks if not (folder / task.name / RESULT).exists()] if evaluation else []
-    if evaluation is None or not missing:
+    if evaluation is None:
+        return
+    named = {"path": model, "fingerprint": fingerprint(model), "dtype": recipe.model.dtype}
+    missing = []
+    for task in evaluation.tasks:
+        result = folder / task.name / RESULT
+        if not result.exists():
+            missing.append(task)
+        elif read_json(result)["model"]["fingerprint"] != named["fingerprint"]:
+            raise InputError(
+                f"{result}: was measured on another model than {model} is now. It is left as it is. Next: delete "
+                f"{folder}, or choose another --output."
+            )
+    if not missing:
         return
     llava = load_llava(model, DTYPES[recipe.model.dtype], recipe.model.chat_template)
-    named = {"path": model, "fingerprint": fingerprint(model), "dtype": recipe.model.dtype}
     for spec in missing:
         settings = Settings(spec.split, spec.limit, spec.max_new_tokens, spec.prompt, evaluation.batch_size)
         evaluate(
@@ -154,8 +173,10 @@ def measure(
 def train(recipe: Recipe, output: Path, console: Console) -> str:
     """Run the stages that have not ended, one after another, and merge the last one's result into `merged/`."""
     folder = output / "merged"
-    if folder.exists():
+    if (folder / "lorgnette.json").exists():
         return str(folder)
+    if folder.exists():
+        raise InputError(f"{folder}: is no model that Lorgnette merged. It is left as it is. Next: move it away.")
     base = recipe.model.base or str(output / "base")
     llava = load_llava(base, DTYPES[recipe.model.dtype], recipe.model.chat_template)
     for number, stage in enumerate(recipe.stages):
@@ -211,10 +232,7 @@ def merged_model(llava: Llava, stage: Stage, recipe: Recipe) -> tuple[Llava, flo
 
 @torch.inference_mode()
 def _sample_logits(llava: Llava, stage: Stage, count: int = 8) -> torch.Tensor:
-    source = stage.data[0]
-    samples = read_samples(source.path, source.format, source.split, source.images, count)
-    renderer = Renderer(llava.template(stage.chat_template), llava.core.config.image_token_id, llava.image_tokens)
-    rendered = [renderer.render(sample) for sample in samples if isinstance(sample, Sample)]
+    rendered = list(itertools.islice(usable_samples(stage, llava), count))
     row = RowCollator(llava.processor.image_processor, llava.core.config.image_token_id)(rendered)["row"]
     return row_logits(llava.model, llava.core, row, llava.scale)
 

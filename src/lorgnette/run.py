@@ -73,14 +73,24 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the whole lines of a file that may have been cut while it was written; none if there is no file."""
+    """Read the whole lines of a file that may have been cut while it was written; none if there is no file.
+
+    Raises:
+        DataError: naming the line that is no JSON object.
+    """
     if not path.exists():
         return []
     rows = []
-    for line in path.read_bytes().splitlines(keepends=True):
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
         if not line.endswith(b"\n"):
             break  # the process was killed within this line
-        rows.append(json.loads(line))
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: no JSON object. Next: delete the file and run the command again.")
+        rows.append(row)
     return rows
 
 
@@ -114,7 +124,8 @@ def seal_checkpoint(folder: Path) -> None:
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """Find the newest checkpoint that was written to its end, and delete those that were not."""
     found = None
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])):
+    numbered = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    for checkpoint in sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2])):
         if is_whole(checkpoint):
             found = checkpoint
         else:
@@ -128,7 +139,7 @@ def is_whole(checkpoint: Path) -> bool:
     if not seal.is_file():
         return False
     sizes = read_json(seal)
-    return all(
+    return isinstance(sizes, dict) and all(
         (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items()
     )
 

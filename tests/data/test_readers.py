@@ -29,6 +29,11 @@ def small_easy_vqa(folder: Path, rows: list) -> str:
     return str(folder)
 
 
+def test_a_small_folder_says_that_all_of_it_is_validation(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="last 400 images"):
+        list(read_samples(small_easy_vqa(tmp_path, [["what is it?", "circle", 3]]), "easy-vqa", "train"))
+
+
 def test_captions_say_what_the_answers_tell(tmp_path: Path) -> None:
     rows = [
         ["what is the blue shape?", "rectangle", 0],
@@ -102,7 +107,11 @@ def test_llava_rows_become_samples(tmp_path: Path) -> None:
         ({"conversations": [{"from": "bird", "value": "x"}]}, "unknown role"),
         ({"conversations": [{"from": "human", "value": None}]}, "the text of a turn is a NoneType"),
         ({"conversations": ["x"]}, "a turn is a str"),
-        ({"image": 3, "conversations": [{"from": "human", "value": "x"}]}, "`image` is a int"),
+        ({"image": 3, "conversations": [{"from": "human", "value": "x"}]}, "`image` is 3"),
+        ({"image": "", "conversations": [{"from": "human", "value": "x"}]}, "`image` is ''"),
+        ({"image": False, "conversations": [{"from": "human", "value": "x"}]}, "`image` is False"),
+        ({"image": "a\0b.png", "conversations": [{"from": "human", "value": "x"}]}, "no usable image path"),
+        ({"conversations": [{"from": "human", "value": "\ud800"}]}, "surrogate"),
         ({"image": "../../etc/passwd", "conversations": [{"from": "human", "value": "x"}]}, "leaves the images folder"),
     ],
 )
@@ -117,7 +126,13 @@ def test_bad_llava_rows_are_yielded_as_errors_with_their_row(tmp_path: Path, row
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"", "empty"), (b"[{", "no valid JSON"), (b"\xff\xfe\x00", "UTF-8"), (b'{"a": 1}\n{"b"', "line 2")],
+    [
+        (b"", "empty"),
+        (b"[{", "no valid JSON"),
+        (b"\xff\xfe\x00", "UTF-8"),
+        (b'{"a": 1}\n{"b"', "line 2"),
+        (b"[" * 100_000, "no valid JSON"),
+    ],
 )
 def test_broken_files_are_errors(tmp_path: Path, content: bytes, says: str) -> None:
     file = tmp_path / "x.json"
@@ -128,7 +143,10 @@ def test_broken_files_are_errors(tmp_path: Path, content: bytes, says: str) -> N
         list(read_samples(str(tmp_path / "xx.json"), "llava"))
 
 
-@pytest.mark.parametrize("content", ["[[1, 2]]", "{", "[]x", '[["q", "a", "image"]]'])
+@pytest.mark.parametrize(
+    "content",
+    ["[[1, 2]]", "{", "[]x", '[["q", "a", "image"]]', '[["q", "a", 1e999]]', '[["q", "a", "3"]]', "[" * 100_000],
+)
 def test_broken_easy_vqa_is_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "questions.json").write_text(content)

@@ -91,8 +91,8 @@ def render_all(
             if isinstance(sample, DataError):
                 raise sample
             for image in sample.images:
-                if image not in known and not Path(image).is_file():
-                    raise DataError(f"{sample.origin} (id {sample.id}): there is no image {image}.")
+                if image not in known and not _is_file(image):
+                    raise DataError(f"{sample.origin} (id {sample.id}): there is no image {image[:200]}.")
                 known.add(image)
             rendered = renderer.render(sample)
         except DataError as error:
@@ -108,6 +108,13 @@ def render_all(
     if not kept or bad > max_bad_share * findings.read:
         raise DataError(_too_many(findings, bad, max_bad_share))
     return kept, findings
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _too_many(findings: Findings, bad: int, max_bad_share: float) -> str:

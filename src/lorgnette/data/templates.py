@@ -113,7 +113,7 @@ class ChatTemplate:
                     add_generation_prompt=add_generation_prompt,
                 )
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise DataError(f"the chat template '{self.name}' refuses the conversation: {error}") from error
 
 

@@ -18,6 +18,7 @@ from lorgnette.data.sample import IMAGE_TAG, Turn
 from lorgnette.data.templates import stop_ids
 from lorgnette.errors import DataError, InputError
 from lorgnette.evaluation.results import summarise
+from lorgnette.evaluation.tasks import read_documents
 from lorgnette.evaluation.tasks.task import Document, Task
 from lorgnette.inference.engine import Generation, batches, generate
 from lorgnette.models.loading import Llava
@@ -89,7 +90,7 @@ def evaluate(
 
 
 def _documents(task: Task, settings: Settings) -> Sequence[Document]:
-    documents = list(task.documents(settings.split or task.split))[: settings.limit]
+    documents = read_documents(task, settings.split)[: settings.limit]
     if not documents:
         raise DataError(f"task {task.name}: there are no documents. Next: check split and limit.")
     if len({document.id for document in documents}) != len(documents):
@@ -100,7 +101,8 @@ def _documents(task: Task, settings: Settings) -> Sequence[Document]:
 def _made_by(
     llava: Llava, task: Task, settings: Settings, documents: Sequence[Document], model: Mapping[str, Any]
 ) -> dict[str, Any]:
-    content = json.dumps([[d.id, d.question, d.reference] for d in documents], ensure_ascii=False)
+    images = {path: _content_hash(path) for path in dict.fromkeys(path for d in documents for path in d.images)}
+    content = json.dumps([[d.id, d.question, d.reference, d.kind, [images[i] for i in d.images]] for d in documents])
     return {
         "task": task.name,
         "metric": task.metric,
@@ -118,19 +120,29 @@ def _made_by(
     }
 
 
+def _content_hash(image: str) -> str:
+    try:
+        return hashlib.sha256(Path(image).read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{image[:200]}: the image cannot be read ({error}). Next: check the task's images.") from error
+
+
 def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
     """Refuse to go on with predictions that another model or other settings made."""
     file = folder / SETTINGS
+    remedy = "They are left as they are. Next: choose another --output, or delete the folder."
     if not file.exists():
+        if (folder / PREDICTIONS).exists():
+            raise InputError(f"{folder}: holds predictions but not what made them ({SETTINGS} is missing). {remedy}")
         write_json(file, made_by)
         return
-    before = read_json(file)
-    different = [name for name, value in made_by.items() if before.get(name) != value]
+    try:
+        before = read_json(file)
+    except DataError as error:
+        raise InputError(f"{error} So what made the predictions beside it is unknown. {remedy}") from error
+    different = [name for name, value in made_by.items() if not isinstance(before, dict) or before.get(name) != value]
     if different:
-        raise InputError(
-            f"{folder}: holds predictions that were made with another {', '.join(different)}. They are left as they "
-            "are. Next: choose another --output, or delete the folder."
-        )
+        raise InputError(f"{folder}: holds predictions that were made with another {', '.join(different)}. {remedy}")
 
 
 def _prompt(renderer: Renderer, document: Document, prompt: str) -> Rendered:
@@ -140,7 +152,7 @@ def _prompt(renderer: Renderer, document: Document, prompt: str) -> Rendered:
 
 def _resume(folder: Path, prompts: Sequence[Rendered], documents: Sequence[Document], batch_size: int) -> set[str]:
     """Keep the predictions of whole batches, so that every batch is computed as in a run without interruption."""
-    rows = {row["id"]: row for row in read_json_lines(folder / PREDICTIONS)}
+    rows = {row.get("id"): row for row in read_json_lines(folder / PREDICTIONS)}
     kept: list[dict[str, Any]] = []
     for batch in batches(prompts, batch_size):
         ids = [documents[index].id for index in batch]
@@ -148,6 +160,16 @@ def _resume(folder: Path, prompts: Sequence[Rendered], documents: Sequence[Docum
             kept.extend(rows[name] for name in ids)
     write_json_lines(folder / PREDICTIONS, kept)
     return {row["id"] for row in kept}
+
+
+def _score(task: Task, document: Document, answer: str) -> float:
+    try:
+        score = task.score(document, answer)
+    except Exception as error:  # a task is the user's own code
+        raise DataError(f"task {task.name}, document {document.id}: score() raised {error!r}.") from error
+    if not isinstance(score, int | float | np.floating) or not 0 <= score <= 1:
+        raise DataError(f"task {task.name}, document {document.id}: score() gave {score!r}. Allowed: 0.0 to 1.0.")
+    return float(score)
 
 
 def _prediction(llava: Llava, task: Task, document: Document, answer: Generation) -> dict[str, Any]:
@@ -161,6 +183,6 @@ def _prediction(llava: Llava, task: Task, document: Document, answer: Generation
         "reference": document.reference,
         "answer": text,
         "raw": raw,
-        "score": float(np.float64(task.score(document, text))),
+        "score": _score(task, document, text),
         "stopped_by": answer.stopped_by,
     }

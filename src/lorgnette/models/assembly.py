@@ -96,7 +96,7 @@ def _load_tower(source: str, image_size: int | None, dtype: torch.dtype) -> tupl
     with explained(source, "vision tower"):
         tower_class = type(AutoModel.from_config(vision_config)) if two_sided else AutoModel
         tower, report = tower_class.from_pretrained(source, config=vision_config, dtype=dtype, output_loading_info=True)
-        image_processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+        image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     other_side = ("text_model.", "text_projection.", "visual_projection.", "logit_scale", "logit_bias")
     require_clean_load(source, report, other_side if two_sided else ())
     if image_size is not None:
@@ -115,8 +115,10 @@ def _set_image_size(image_processor: Any, side: int) -> None:
 def _load_language_model(source: str, template: str | None, dtype: torch.dtype) -> tuple[Any, Any]:
     load_config(source)
     with explained(source, "language model"):
-        language, report = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        language, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     require_clean_load(source, report)
     if not tokenizer.is_fast:
         raise ModelError(

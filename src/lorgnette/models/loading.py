@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
 
 from lorgnette.data.templates import TEMPLATES, ChatTemplate, chat_template
-from lorgnette.errors import ModelError, nearest
+from lorgnette.errors import LorgnetteError, ModelError, nearest
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -81,8 +80,8 @@ def load_llava(source: str, dtype: torch.dtype | str = "auto", template: str | N
         model, report = LlavaForConditionalGeneration.from_pretrained(source, dtype=dtype, output_loading_info=True)
     require_clean_load(source, report)
     with explained(source, "processor"):
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        image_processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     if template is not None:
         chat_template(tokenizer, template)  # refuses a template that this tokenizer cannot end
         tokenizer.chat_template = TEMPLATES[template].jinja
@@ -119,10 +118,10 @@ def image_tokens_of(model: Any, image_processor: Any, source: str) -> tuple[int,
     try:
         with torch.no_grad():
             return tower_features(model, pixels).shape[1], (height, width)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, IndexError) as error:
         raise ModelError(
-            f"{source}: the vision tower refuses images of {height} x {width} pixels: {error} "
-            "Next: leave model.build.image_size out to use the tower's own."
+            f"{source}: the vision tower gives no features for images of {height} x {width} pixels: {error} "
+            "Next: leave image_size and vision_feature_layer out of model.build to use the tower's own."
         ) from error
 
 
@@ -155,7 +154,7 @@ def load_config(source: str) -> Any:
             "Face model folder. Next: point to the folder that holds config.json and the safetensors files."
         )
     with explained(source, "config.json"):
-        return AutoConfig.from_pretrained(source)
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
 @contextmanager
@@ -163,9 +162,9 @@ def explained(source: str, what: str) -> Iterator[None]:
     """Turn what libraries raise on a broken or missing model into a ModelError that says what to do."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ImportError) as error:
-        if isinstance(error, ModelError):
-            raise
+    except LorgnetteError:
+        raise
+    except Exception as error:  # what a broken folder makes the libraries raise has no common class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         path = Path(source)
         if path.is_dir():

@@ -36,16 +36,17 @@ def save_llava(llava: Llava, folder: Path, record: dict[str, Any], max_shard_siz
         llava.processor.save_pretrained(unfinished)
         # transformers 5 keeps it inside processor_config.json only; 4.57 looks for a file of its own
         llava.processor.image_processor.save_pretrained(unfinished)
-        _spell_rope_for_both(unfinished / "config.json")
+        _finish_config(unfinished / "config.json")
         _name_tokenizer_for_both(unfinished / "tokenizer_config.json")
         if model.config.vision_config.model_type in NESTED_TOWERS:
             _rename_tensors(unfinished)
         (unfinished / "lorgnette.json").write_text(json.dumps(record, indent=2, ensure_ascii=False))
 
 
-def _spell_rope_for_both(file: Path) -> None:
+def _finish_config(file: Path) -> None:
     """Write the rotary settings as 4.57 spells them too; without `rope_theta` it would take 10,000 and say nothing."""
     content = json.loads(file.read_text())
+    content.pop("use_cache", None)  # the trainer switches it off; a finished model is to generate with its cache
     rope = content["text_config"].get("rope_parameters")
     if isinstance(rope, dict) and "rope_theta" in rope:
         content["text_config"]["rope_theta"] = rope["rope_theta"]

@@ -38,6 +38,7 @@ TRAINING_SET_BY_US = {
     "do_train": _PARTS,
     "do_eval": "give the stage `validation` data",
     "do_predict": "use `evaluation`",
+    "label_smoothing_factor": "Lorgnette's loss is the plain one",
     "local_rank": "the launcher (torchrun, accelerate) sets it",
     "fp16": _FP16,
     "fp16_full_eval": _FP16,

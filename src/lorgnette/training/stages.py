@@ -6,7 +6,9 @@ where LoRA was trained, else `trained.safetensors`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from rich.table import Table
 from transformers import TrainingArguments
 
 from lorgnette.data.dataset import Findings, RenderedDataset, RowCollator, render_all, weighted
+from lorgnette.data.images import open_image
 from lorgnette.data.readers import read_samples
 from lorgnette.data.rendering import Rendered, Renderer
-from lorgnette.errors import RecipeError
+from lorgnette.data.sample import Sample
+from lorgnette.errors import DataError, InputError, RecipeError, RunError
 from lorgnette.models.adapters import add_lora, load_trained, save_trained
 from lorgnette.models.loading import Llava, fingerprint
 from lorgnette.models.trainable import PARTS, Mode, Part, freeze_all_but, master_weights, parts_table
@@ -56,15 +60,21 @@ def run_stage(
     with progress_bar(console) as progress:
         train, findings = render_sources(stage, stage.data, llava, seed, max_bad_share, progress)
         validation, validation_findings = render_sources(stage, stage.validation, llava, seed, max_bad_share, progress)
+    checkpoint = last_whole_checkpoint(folder)
+    made_from = {"data": content_hash(train), "base": fingerprint(llava.source)}
+    if checkpoint is not None:
+        require_same_origin(folder, made_from)
     prepared = prepare(stage, llava)
     args = training_arguments(stage, folder, seed)
+    steps = steps_of(args, len(train))
     modes, rates = modes_of(stage), rates_of(stage, args.learning_rate)
     parts = parts_table(prepared.model, modes, rates)
-    show(stage.name, parts, findings, steps_of(args, len(train)), console)
+    show(stage.name, parts, findings, steps, console)
     write_json(
         folder / "stage.json",
         {
             "stage": stage.name,
+            "made_from": made_from,
             "parts": [part.row() for part in parts],
             "data": findings.summary(),
             "validation": validation_findings.summary() if stage.validation else None,
@@ -80,10 +90,16 @@ def run_stage(
         rates,
         [ProgressBar(stage.name, console), MetricsFile(metrics, stage.name)],
     )
-    checkpoint = last_whole_checkpoint(folder)
     if checkpoint is not None:
         console.print(f"{stage.name}: going on from {checkpoint.name}")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint is not None and checkpoint.name == f"checkpoint-{steps}":
+        # transformers would make one step more when the last checkpoint is within an epoch
+        load_trained(prepared.model, checkpoint)
+        trainer.state.global_step = steps
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.state.global_step != steps:
+        raise RunError(f"{stage.name}: ended after {trainer.state.global_step} of {steps} steps.")
     # with bf16 accelerate wraps the model's forward in autocast; what comes after is to run in the weights' own dtype
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     with whole_folder(folder / TRAINED_FOLDER) as unfinished:
@@ -109,9 +125,65 @@ def is_trained(folder: Path) -> bool:
 
 def restore_stage(stage: Stage, llava: Llava, folder: Path) -> Llava:
     """Bring back the result of a stage that has ended onto the model that it started from."""
+    base = read_json(folder / TRAINED_FOLDER / "lorgnette.json")["base_fingerprint"]
+    if base != fingerprint(llava.source):
+        raise InputError(
+            f"{folder}: was trained on another model than {llava.source} is now. It is left as it is. Next: bring that "
+            "model back, or choose another --output."
+        )
     prepared = prepare(stage, llava)
     load_trained(prepared.model, folder / TRAINED_FOLDER)
     return prepared
+
+
+def content_hash(samples: Sequence[Rendered]) -> str:
+    """Hash what is trained on, in its order: ids, labels and names of images."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(repr((sample.id, sample.images)).encode())
+        digest.update(array("q", (*sample.input_ids, *sample.labels)).tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def require_same_origin(folder: Path, made_from: dict[str, str]) -> None:
+    """Refuse to go on from a checkpoint with other data or another model than it was made with.
+
+    Raises:
+        InputError: naming what has changed.
+    """
+    before = read_json(folder / "stage.json").get("made_from", {})
+    changed = [name for name, value in made_from.items() if before.get(name) != value]
+    if changed:
+        raise InputError(
+            f"{folder}: its checkpoints were made with another {' and '.join(changed)} than there is now. They are "
+            "left as they are. Next: bring it back, delete the folder, or choose another --output."
+        )
+
+
+def usable_samples(stage: Stage, llava: Llava) -> Iterator[Rendered]:
+    """Yield the samples of a stage that render and whose images open, in their order; others are passed over."""
+    renderer = renderer_of(stage, llava)
+    for source in stage.data:
+        for sample in read_samples(source.path, source.format, source.split, source.images, source.limit):
+            try:
+                if isinstance(sample, Sample):
+                    rendered = renderer.render(sample)
+                    for image in rendered.images:
+                        open_image(image)
+                    yield rendered
+            except DataError:
+                continue  # counted and shown when the stage was trained
+
+
+def renderer_of(stage: Stage, llava: Llava) -> Renderer:
+    """Return the renderer of a stage's samples."""
+    return Renderer(
+        llava.template(stage.chat_template),
+        llava.core.config.image_token_id,
+        llava.image_tokens,
+        stage.max_text_tokens,
+        stage.too_long,
+    )
 
 
 def prepare(stage: Stage, llava: Llava) -> Llava:
@@ -149,7 +221,7 @@ def training_arguments(stage: Stage, folder: Path, seed: int) -> TrainingArgumen
         "use_cpu": not torch.accelerator.is_available(),
     }
     try:
-        return TrainingArguments(
+        made = TrainingArguments(
             **(defaults | stage.training),
             output_dir=str(folder),
             seed=seed,
@@ -158,8 +230,18 @@ def training_arguments(stage: Stage, folder: Path, seed: int) -> TrainingArgumen
             label_names=["labels"],
             disable_tqdm=True,
         )
+        RowTrainer.get_optimizer_cls_and_kwargs(made)  # an optimizer whose library is missing
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"stages: {stage.name}: training: transformers refuses these settings: {error}") from error
+    wrong = {
+        "max_steps: 0 and num_train_epochs: 0 train nothing": made.max_steps == 0 or made.num_train_epochs <= 0,
+        "eval_strategy needs `validation:` data": made.eval_strategy != "no" and not stage.validation,
+        "dataloader_num_workers must be 0 or more": made.dataloader_num_workers < 0,
+    }
+    for reason, holds in wrong.items():
+        if holds:
+            raise RecipeError(f"stages: {stage.name}: training: {reason}.")
+    return made
 
 
 def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, console: Console) -> None:
@@ -198,19 +280,16 @@ def render_sources(
     Raises:
         DataError: if a source cannot be read, or too many of its samples cannot be used.
     """
-    renderer = Renderer(
-        llava.template(stage.chat_template),
-        llava.core.config.image_token_id,
-        llava.image_tokens,
-        stage.max_text_tokens,
-        stage.too_long,
-    )
+    renderer = renderer_of(stage, llava)
     everything: list[Rendered] = []
     total = Findings()
     for source in sources:
         samples = read_samples(source.path, source.format, source.split, source.images, source.limit)
         shown = progress.track(samples, total=None, description=f"reading {source.path}")
         rendered, findings = render_all(shown, renderer, max_bad_share)
-        everything.extend(weighted(rendered, source.weight, seed))
+        chosen = weighted(rendered, source.weight, seed)
+        if not chosen:
+            raise DataError(f"{source.path}: weight {source.weight} of {len(rendered)} samples leaves none.")
+        everything.extend(chosen)
         total = total + findings
     return everything, total

@@ -19,7 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from lorgnette.data.dataset import RenderedDataset, RowCollator, SharedImageSampler
 from lorgnette.data.rows import Row
-from lorgnette.errors import NonFiniteLoss
+from lorgnette.errors import NonFiniteLoss, RecipeError
 from lorgnette.models.adapters import load_trained, save_trained
 from lorgnette.models.forward import row_logits
 from lorgnette.models.loading import Llava
@@ -186,10 +186,20 @@ class FirstStepCheck(TrainerCallback):  # type: ignore[misc]
 
 
 def steps_of(args: TrainingArguments, samples: int) -> int:
-    """Return how many optimizer steps a stage takes."""
+    """Return how many optimizer steps a stage takes.
+
+    Raises:
+        RecipeError: if the samples do not fill one batch and the last one is to be dropped.
+    """
+    batches = samples / (args.train_batch_size * args.world_size)
+    batches = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
+    if batches == 0:
+        raise RecipeError(
+            f"training: {samples} samples do not fill a batch of {args.train_batch_size}, and dataloader_drop_last "
+            "drops it. Next: take a smaller per_device_train_batch_size."
+        )
     if args.max_steps > 0:
         return int(args.max_steps)
-    batches = math.ceil(samples / (args.train_batch_size * args.world_size))
     steps = math.ceil(batches / args.gradient_accumulation_steps) * float(args.num_train_epochs)
     whole: int = math.ceil(steps)
     return whole

@@ -51,12 +51,14 @@ def easy_vqa_questions(path: str = PACKAGE, split: str | None = "train") -> list
     file = folder / "questions.json"
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))
-        numbers = [int(image) for _, _, image in rows]
+        if not all(isinstance(q, str) and isinstance(a, str) and type(i) is int for q, a, i in rows):
+            raise TypeError("a row is not [text, text, whole number]")
+        numbers = [image for _, _, image in rows]
     except FileNotFoundError as error:
         raise DataError(
             f"{file}: there is no such file. Next: point `path` to a folder laid out like easy-VQA."
         ) from error
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, RecursionError) as error:
         raise DataError(
             f"{file}: cannot be read as easy-VQA questions ({error}). Allowed: a JSON list of [question, answer, image "
             "number]. Next: install the package anew."
@@ -68,6 +70,11 @@ def easy_vqa_questions(path: str = PACKAGE, split: str | None = "train") -> list
             name = f"{'test' if split == 'test' else 'train'}-{image}-{number}"
             picture = str(folder / "images" / f"{image}.png")
             questions.append(Question(name, picture, question, answer, _kind(answer), Origin(str(file), number)))
+    if not questions:
+        raise DataError(
+            f"{file}: no question is in split '{split}'. The last {VALIDATION_IMAGES} images of the training part are "
+            f"`validation`, those before are `train`; this file has {len(set(numbers))} images."
+        )
     return questions
 
 

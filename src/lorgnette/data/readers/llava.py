@@ -53,7 +53,7 @@ def _rows(file: Path) -> Iterator[Any]:
     if text.lstrip().startswith("["):
         try:
             yield from json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{file}: no valid JSON ({error}). Next: the file may be truncated; copy it anew."
             ) from error
@@ -62,21 +62,21 @@ def _rows(file: Path) -> Iterator[Any]:
         if line.strip():
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{file}, line {number}: no valid JSON ({error}).") from error
 
 
 def _sample(row: Any, origin: Origin, root: Path) -> Sample:
     if not isinstance(row, dict):
         raise DataError(f"{origin}: a {type(row).__name__}. Allowed: an object with `conversations`.")
-    spoken = row.get("conversations", row.get("messages"))
+    spoken = row.get("messages") if row.get("conversations") is None else row["conversations"]
     if not isinstance(spoken, list) or not spoken:
         raise DataError(f"{origin}: no `conversations` list. The row has: {', '.join(map(str, row)) or 'nothing'}.")
     turns = [_turn(turn, origin) for turn in spoken]
-    given = row.get("image") or row.get("images") or []
-    names = [given] if isinstance(given, str) else given
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{origin}: `image` is a {type(given).__name__}. Allowed: a path or a list of paths.")
+    given = row.get("image", row.get("images"))
+    names = [] if given is None else [given] if isinstance(given, str) else given
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise DataError(f"{origin}: `image` is {given!r:.80}. Allowed: a path, a list of paths, or null for none.")
     paths = tuple(_inside(root, name, origin) for name in names)
     first = next((number for number, turn in enumerate(turns) if turn.role == "user"), None)
     if paths and first is not None and not any(IMAGE_TAG in turn.text for turn in turns):
@@ -93,12 +93,18 @@ def _turn(turn: Any, origin: Origin) -> Turn:
         raise DataError(f"{origin}: unknown role. Allowed: {', '.join(ROLES)}. Got: {role!r}.")
     if not isinstance(text, str):
         raise DataError(f"{origin}: the text of a turn is a {type(text).__name__}. Allowed: a string.")
+    if text.encode("utf-8", "ignore").decode() != text:
+        raise DataError(f"{origin}: the text of a turn holds half of a surrogate pair, which is no character.")
     return Turn(ROLES[role], text)
 
 
 def _inside(root: Path, name: str, origin: Origin) -> str:
     """Join a path from a file to its folder, refusing to leave it."""
     path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{origin}: an image path leaves the images folder. Got: {name!r}.")
+    try:
+        inside = path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{origin}: no usable image path ({error}). Got: {name!r:.200}.") from error
+    if not inside:
+        raise DataError(f"{origin}: an image path leaves the images folder. Got: {name!r:.200}.")
     return str(path)
