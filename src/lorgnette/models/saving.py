@@ -62,10 +62,8 @@ def _name_tokenizer_for_both(file: Path) -> None:
     content = json.loads(file.read_text())
     if content.get("tokenizer_class") == "TokenizersBackend":
         content["tokenizer_class"] = "PreTrainedTokenizerFast"
-        content["model_input_names"] = [
-            "input_ids",
-            "attention_mask",
-        ]  # else 4.57 adds token types, which LLaVA refuses
+        # without this 4.57 adds token types, which LLaVA refuses
+        content["model_input_names"] = ["input_ids", "attention_mask"]
         # the list that version 5 writes is a mapping of names in 4.57, where a list is an error
         tokens = content.pop("extra_special_tokens", None)
         if isinstance(tokens, list):
