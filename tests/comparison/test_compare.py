@@ -12,8 +12,9 @@ from rich.console import Console
 
 from lorgnette.comparison.compare import compare, print_table, read_result, write_comparison
 from lorgnette.comparison.statistics import Interval
-from lorgnette.comparison.wording import difference_text, interval_text, p_text, write_atomically
+from lorgnette.comparison.wording import difference_text, interval_text, p_text
 from lorgnette.errors import DataError
+from lorgnette.run import write_text
 
 Make = Callable[..., Any]  # the fixtures of conftest.py
 
@@ -103,14 +104,14 @@ def test_comparison_json_has_exactly_the_agreed_fields(
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "comparison.json"
-    write_atomically(path, "old")
+    write_text(path, "old")
 
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, "new")
+        write_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -26,9 +26,9 @@ from lorgnette.comparison.wording import (
     p_text,
     printable,
     score_text,
-    write_atomically,
 )
 from lorgnette.errors import DataError
+from lorgnette.run import write_text
 
 EVALUATE = "Next: lorgnette evaluate MODEL --task NAME"
 # `score` in result.json is the mean of the rows; this allows one that was rounded to two decimals.
@@ -161,7 +161,7 @@ def compare(before: Result, after: Result, *, seed: int = 0) -> TaskComparison:
 def write_comparison(path: Path, comparisons: Sequence[TaskComparison]) -> None:
     """Write `comparison.json`, whole or not at all."""
     content = {"tasks": [asdict(comparison) for comparison in comparisons]}
-    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
 def print_table(comparisons: Iterable[TaskComparison], console: Console) -> None:

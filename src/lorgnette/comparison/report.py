@@ -28,8 +28,8 @@ from lorgnette.comparison.wording import (
     interval_text,
     p_text,
     score_text,
-    write_atomically,
 )
+from lorgnette.run import write_text
 
 THUMBNAIL_PIXELS = 160
 # Read from a picture's header before any pixel is decoded; 64 million pixels are 192 MB in memory.
@@ -126,7 +126,7 @@ def write_report(
         provenance=tuple(_flat(provenance)),
         recipe_text=recipe_text,
     )
-    write_atomically(path, page)
+    write_text(path, page)
 
 
 def headline(comparison: TaskComparison, split: str) -> str:

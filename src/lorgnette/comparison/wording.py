@@ -1,9 +1,6 @@
-"""How numbers, names and files of a comparison are written, the same in the terminal and on the page."""
+"""How numbers and names of a comparison are written, the same in the terminal and on the page."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 from lorgnette.comparison.statistics import Interval
 
@@ -31,15 +28,3 @@ def p_text(p: float) -> str:
 def printable(text: str) -> str:
     """Replace control characters, which could otherwise drive a terminal or break a drawing."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a UTF-8 file so that a reader sees the old one or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # A lone surrogate has no UTF-8 form; a question mark in its place is better than no file.
-        temporary.write_bytes(text.encode("utf-8", errors="replace"))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
