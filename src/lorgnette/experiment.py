@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,14 +218,12 @@ def merged_model(llava: Llava, stage: Stage, recipe: Recipe) -> tuple[Llava, flo
     """
     llava.model.eval()
     if llava.model is llava.core:
-        return Llava(
-            llava.core.to(DTYPES[recipe.model.dtype]), llava.processor, llava.image_tokens, llava.scale, llava.source
-        ), None
+        return replace(llava, model=llava.core.to(DTYPES[recipe.model.dtype])), None
     llava.model.to(torch.float32)
     before = _sample_logits(llava, stage)
     plain = merge(llava.model)
     prepare_for_rows(plain)
-    result = Llava(plain, llava.processor, llava.image_tokens, llava.scale, llava.source)
+    result = replace(llava, model=plain)
     difference = require_equal_logits(before, _sample_logits(result, stage), MERGE_TOLERANCE)
     plain.to(DTYPES[recipe.model.dtype])
     return result, difference

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def run_stage(
             {
                 "kind": "trained parts",
                 "base": llava.source,
-                "base_fingerprint": fingerprint(llava.source),
+                "base_fingerprint": made_from["base"],
                 "modes": modes,
                 "chat_template": llava.template(stage.chat_template).jinja,
                 "versions": library_versions(),
@@ -194,7 +195,7 @@ def prepare(stage: Stage, llava: Llava) -> Llava:
         master_weights(llava.core)
         return llava
     adapted = add_lora(llava.core, modes, stage.lora or {})
-    return Llava(adapted, llava.processor, llava.image_tokens, llava.scale, llava.source)
+    return replace(llava, model=adapted)
 
 
 def modes_of(stage: Stage) -> dict[str, Mode]:
