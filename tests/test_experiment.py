@@ -21,7 +21,8 @@ from lorgnette.training import stages
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_settle", lambda: None)  # it changes filters of warnings for the whole process
+    for commands in (cli.road, cli.results):  # it changes filters of warnings for the whole process
+        monkeypatch.setattr(commands, "settle", lambda: None)
 
 
 @pytest.fixture

@@ -1,0 +1,67 @@
+"""The command line: this page is the table of commands; the functions are in the modules beside it.
+
+Commands import what they need when they run: `lorgnette --help` should not wait for torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+from safetensors import SafetensorError
+
+from lorgnette import __version__
+from lorgnette.cli import recipes, results, road
+from lorgnette.cli.terminal import console, errors
+from lorgnette.errors import LorgnetteError
+
+app = typer.Typer(
+    help="Give a language model eyes, teach it your pictures and your language, and prove that it got better.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
+app.add_typer(recipe_app, name="recipe")
+
+COMMANDS: dict[typer.Typer, tuple[Callable[..., Any], ...]] = {
+    app: (road.quickstart, road.run, road.train, results.evaluate, results.compare),
+    recipe_app: (recipes.schema, recipes.show),
+}
+for group, commands in COMMANDS.items():
+    for command in commands:
+        group.command()(command)
+
+
+def main() -> None:
+    """Run a command; explain what went wrong in one message, with exit code 2 for wrong input and 1 otherwise."""
+    try:
+        app()
+    except LorgnetteError as error:
+        errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(error.exit_code)
+    except (OSError, SafetensorError) as error:
+        errors.print(Text.assemble(("error: ", "bold red"), f"the system refused: {error}"), soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("\ninterrupted. Call the same command again: it goes on from here.")
+        sys.exit(130)
+
+
+def _version(value: bool) -> None:
+    if value:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Hold the options of every command."""

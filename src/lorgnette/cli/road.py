@@ -1,0 +1,77 @@
+"""Commands that walk the road of a recipe: quickstart, run, train."""
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorgnette.cli.terminal import Output, Overrides, RecipeFile, console, settle
+
+if TYPE_CHECKING:
+    from lorgnette.recipe.sections import Recipe
+
+
+def quickstart(overrides: Overrides = None, output: Output = None) -> None:
+    """Build a small LLaVA, tune it and prove that it got better, on a CPU in minutes.
+
+    Example: lorgnette quickstart
+    """
+    with resources.as_file(resources.files("lorgnette") / "starter" / "quickstart.yaml") as file:
+        _run(file, overrides, output)
+    console.print(
+        "      lorgnette run recipes/smollm2-dinov2-easyvqa.yaml      (the same with real pretrained models)",
+        soft_wrap=True,
+    )
+
+
+def run(recipe: RecipeFile, overrides: Overrides = None, output: Output = None) -> None:
+    """Walk the whole road of a recipe: base, measure, train, merge, measure, report. Goes on where it stopped.
+
+    Example: lorgnette run recipes/smollm2-dinov2-easyvqa.yaml --set seed=7
+    """
+    _run(recipe, overrides, output)
+
+
+def train(recipe: RecipeFile, overrides: Overrides = None, output: Output = None) -> None:
+    """Run only the training stages of a recipe, and merge their result.
+
+    Example: lorgnette train recipes/smollm2-dinov2-easyvqa.yaml
+    """
+    settle()
+    from lorgnette import experiment  # noqa: PLC0415
+    from lorgnette.run import locked  # noqa: PLC0415
+
+    read, folder = _read(recipe, overrides, output)
+    with locked(folder):
+        experiment.check(read)
+        experiment.keep_recipe(read, folder)
+        experiment.record_start(read, folder, sys.argv)
+        experiment.build_base(read, folder, console)
+        merged = experiment.train(read, folder, console)
+    console.print(
+        f"\nThe model is in {merged}\nNext: lorgnette run {recipe} --output {folder}      (to measure it)",
+        soft_wrap=True,
+    )
+
+
+def _read(recipe: Path, overrides: list[str] | None, output: Path | None) -> tuple[Recipe, Path]:
+    from lorgnette.recipe.reading import read_recipe  # noqa: PLC0415
+
+    read = read_recipe(recipe, overrides or [])
+    return read, output or Path(read.output or Path("runs") / recipe.stem)
+
+
+def _run(recipe: Path, overrides: list[str] | None, output: Path | None) -> None:
+    settle()
+    from lorgnette.experiment import run_recipe  # noqa: PLC0415
+
+    read, folder = _read(recipe, overrides, output)
+    comparisons = run_recipe(read, folder, sys.argv, console)
+    console.print(f"\nEverything is in {folder}", soft_wrap=True, markup=False)
+    if comparisons:
+        console.print(f"Next: open {folder / 'report.html'}", soft_wrap=True, markup=False)
+        console.print(
+            f"      lorgnette evaluate {folder / 'merged'} --task {comparisons[0].task}", soft_wrap=True, markup=False
+        )
