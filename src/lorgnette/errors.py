@@ -4,6 +4,7 @@
     ├── InputError            what the user gave is wrong: exit code 2
     │   ├── RecipeError       the recipe, all its mistakes at once
     │   ├── DataError         a data file, a sample or an image
+    │   │   └── RowError      one row of a data file; the others can still be used
     │   ├── ModelError        a model folder, a tokenizer or a chat template
     │   └── MissingExtra      an optional library is not installed
     └── RunError              the work itself failed: exit code 1
@@ -37,6 +38,22 @@ class RecipeError(InputError):
 
 class DataError(InputError):
     """A data file, a sample or an image cannot be used."""
+
+
+class RowError(DataError):
+    """One row of a data set cannot be used; rows of one `kind` are counted together.
+
+    Attributes:
+        kind: a few words that do not depend on the row, such as "image missing".
+        where: file, row and id.
+        reason: what is wrong with this row.
+    """
+
+    def __init__(self, kind: str, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.kind = kind
+        self.where = where
+        self.reason = reason
 
 
 class ModelError(InputError):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lorgnette.data import images
-from lorgnette.data.images import open_image, read_pixels
+from lorgnette.data.images import keep_image, open_image, read_pixels
 from lorgnette.errors import DataError
 from lorgnette.models.loading import Llava
 
@@ -70,3 +70,15 @@ def test_bytes_normalised_on_the_device_equal_the_processors_own_numbers(llava: 
     assert bytes_.dtype == np.uint8
     expected = processor(open_image(pictures[0]), return_tensors="pt")["pixel_values"]
     assert torch.allclose(llava.scale.normalise(torch.from_numpy(bytes_)[None]), expected, atol=1e-6)
+
+
+def test_images_from_inside_a_data_file_are_kept_once_by_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = Path(keep_image(b"first"))
+    assert kept.is_relative_to(tmp_path / "lorgnette" / "images")
+    assert keep_image(b"first") == str(kept) != keep_image(b"second")
+    kept.write_bytes(b"fi")  # cut by a crash
+    assert Path(keep_image(b"first")).read_bytes() == b"first"
+    assert len([file for file in tmp_path.rglob("*") if file.is_file()]) == 2

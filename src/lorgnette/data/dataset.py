@@ -16,7 +16,7 @@ from lorgnette.data.images import read_pixels
 from lorgnette.data.rendering import Rendered, Renderer
 from lorgnette.data.rows import build_row
 from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, RowError
 
 
 @dataclass
@@ -42,9 +42,9 @@ class Findings:
     supervised: int = 0
 
     def drop(self, error: DataError) -> None:
-        """Count a sample that cannot be used under its reason: the message without the place."""
+        """Count a sample that cannot be used under its kind, or under its message without the place."""
         message = str(error)
-        reason = message.partition(": ")[2] or message
+        reason = error.kind if isinstance(error, RowError) else message.partition(": ")[2] or message
         self.dropped[reason] += 1
         self.examples.setdefault(reason, message)
 
@@ -92,7 +92,8 @@ def render_all(
                 raise sample
             for image in sample.images:
                 if image not in known and not _is_file(image):
-                    raise DataError(f"{sample.origin} (id {sample.id}): there is no image {image[:200]}.")
+                    where = f"{sample.origin} (id {sample.id})"
+                    raise RowError("image missing", where, f"there is no image {image[:200]}.")
                 known.add(image)
             rendered = renderer.render(sample)
         except DataError as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import warnings
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -52,6 +55,23 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def keep_image(data: bytes) -> str:
+    """Write an encoded image that came inside a data file to the cache, named by its content; return its path.
+
+    Samples name images by path, so that a set's pictures need not be in memory. The cache is `lorgnette/images` under
+    `XDG_CACHE_HOME`, `~/.cache` if that is not set.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorgnette" / "images"
+    file = cache / digest[:2] / digest
+    if not file.is_file() or file.stat().st_size != len(data):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=file.parent, delete=False) as unfinished:
+            unfinished.write(data)
+        os.replace(unfinished.name, file)
+    return str(file)
 
 
 def read_pixels(image_processor: Any, path: str | Path) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lorgnette.errors import DataError
+from lorgnette.errors import RowError
 
 IMAGE_TAG = "<image>"
 """Where an image stands in a turn's text; one tag an image, in the order of `Sample.images`."""
@@ -34,33 +34,42 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A conversation about zero or more images; `images` are paths of image files."""
+    """A conversation about zero or more images.
+
+    Attributes:
+        images: paths of image files, in the order of the tags.
+        mended: what the reader put right, in a few words that do not depend on the row ("image tag inserted"), so
+            that it can be counted.
+    """
 
     id: str
     images: tuple[str, ...]
     turns: tuple[Turn, ...]
     origin: Origin
+    mended: tuple[str, ...] = ()
 
 
 def check_sample(sample: Sample) -> None:
     """Refuse a conversation that cannot be trained on as it stands.
 
     Raises:
-        DataError: if tags and images differ in number, a turn is empty, or roles do not run
+        RowError: if tags and images differ in number, a turn is empty, or roles do not run
             [system] user assistant [user assistant ...].
     """
     where = f"{sample.origin} (id {sample.id})"
     tags = sum(turn.text.count(IMAGE_TAG) for turn in sample.turns)
     if tags != len(sample.images):
-        raise DataError(f"{where}: {tags} {IMAGE_TAG} tags but {len(sample.images)} images.")
+        raise RowError("tags and images differ", where, f"{tags} {IMAGE_TAG} tags but {len(sample.images)} images.")
     roles = [turn.role for turn in sample.turns]
     spoken = roles[1:] if roles[:1] == ["system"] else roles
     expected = ["user", "assistant"] * (len(spoken) // 2)
     if not spoken or spoken != expected:
-        raise DataError(
-            f"{where}: roles are {', '.join(roles) or 'none'}. Allowed: an optional system turn, then user and "
-            "assistant in turn, the last one by the assistant."
+        raise RowError(
+            "order of roles",
+            where,
+            f"roles are {', '.join(roles) or 'none'}. Allowed: an optional system turn, then user and assistant in "
+            "turn, the last one by the assistant.",
         )
     for number, turn in enumerate(sample.turns):
         if not turn.text.strip():
-            raise DataError(f"{where}: turn {number} ({turn.role}) is empty.")
+            raise RowError("empty turn", where, f"turn {number} ({turn.role}) is empty.")
