@@ -6,43 +6,35 @@ absent, so calling it again does only what is missing.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from transformers import set_seed
 
 from lorgnette.comparison.compare import TaskComparison, compare, print_table, read_result, write_comparison
 from lorgnette.comparison.report import write_report
-from lorgnette.data.dataset import RowCollator
 from lorgnette.data.readers import read_samples
 from lorgnette.data.templates import require_template
-from lorgnette.errors import InputError
+from lorgnette.errors import InputError, RecipeError
 from lorgnette.evaluation.evaluate import RESULT, Settings, evaluate
 from lorgnette.evaluation.tasks import find_task, read_documents
-from lorgnette.models.adapters import merge, require_equal_logits
 from lorgnette.models.assembly import assemble, located
-from lorgnette.models.forward import prepare_for_rows, row_logits
-from lorgnette.models.loading import DTYPES, Llava, fingerprint, load_config, load_llava
+from lorgnette.models.loading import DTYPES, fingerprint, load_config, load_llava
 from lorgnette.models.saving import save_llava
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Evaluation, Recipe, Stage
 from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
+from lorgnette.training.arguments import training_arguments
+from lorgnette.training.hand_over import merged_model, needs_start, trains_projector
 from lorgnette.training.stages import (
     is_trained,
     parts_of_run,
     restore_stage,
     run_stage,
-    training_arguments,
-    usable_samples,
 )
-
-MERGE_TOLERANCE = 1e-5
-"""Largest difference of a merged model's logits, in float32 and relative to the largest logit."""
 
 
 def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Console) -> list[TaskComparison]:
@@ -57,7 +49,7 @@ def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Co
         keep_recipe(recipe, output)
         about = record_start(recipe, output, command)
         base = build_base(recipe, output, console)
-        measure(recipe.evaluation, base, recipe, output / "evaluation" / "before", about, console)
+        measure(recipe.evaluation, base, recipe, output / "evaluation" / "before", about, console, plan_of(recipe))
         merged = train(recipe, output, console)
         measure(recipe.evaluation, merged, recipe, output / "evaluation" / "after", about, console)
         return report(recipe, output, about, console)
@@ -72,7 +64,12 @@ def check(recipe: Recipe) -> None:
     build = recipe.model.build
     for name in (build.vision_tower, build.language_model) if build else (str(recipe.model.base),):
         load_config(located(name))
-    for stage in recipe.stages:
+    for number, stage in enumerate(recipe.stages):
+        if recipe.model.quantization is not None and needs_start(recipe.stages[:number], stage):
+            raise RecipeError(
+                f"stages: {stage.name}: stands on a model that the stages before it changed, which would be quantized "
+                "anew. Next: leave model.quantization out, or train only the projector before it."
+            )
         for template in (stage.chat_template, recipe.model.chat_template):
             require_template(template)
         for source in (*stage.data, *stage.validation):
@@ -80,6 +77,11 @@ def check(recipe: Recipe) -> None:
         training_arguments(stage, Path(stage.name), recipe.seed)
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
         read_documents(find_task(spec.name), spec.split)
+
+
+def plan_of(recipe: Recipe) -> dict[str, Any] | None:
+    """Return how the language model is held in 4 bits while it is trained and measured before, or None."""
+    return recipe.model.quantization.model_dump() if recipe.model.quantization else None
 
 
 def keep_recipe(recipe: Recipe, output: Path) -> None:
@@ -139,11 +141,12 @@ def measure(
     folder: Path,
     about: dict[str, Any],
     console: Console,
+    plan: dict[str, Any] | None = None,
 ) -> None:
-    """Run every task of the recipe that has no result yet on a model."""
+    """Run every task of the recipe that has no result yet on a model, in 4 bits if there is a plan for them."""
     if evaluation is None:
         return
-    named = {"path": model, "fingerprint": fingerprint(model), "dtype": recipe.model.dtype}
+    named = {"path": model, "fingerprint": fingerprint(model), "dtype": recipe.model.dtype, "quantization": plan}
     missing = []
     for task in evaluation.tasks:
         result = folder / task.name / RESULT
@@ -156,7 +159,7 @@ def measure(
             )
     if not missing:
         return
-    llava = load_llava(model, DTYPES[recipe.model.dtype], recipe.model.chat_template)
+    llava = load_llava(model, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan)
     for spec in missing:
         settings = Settings(spec.split, spec.limit, spec.max_new_tokens, spec.prompt, evaluation.batch_size)
         evaluate(
@@ -179,17 +182,21 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
     if folder.exists():
         raise InputError(f"{folder}: is no model that Lorgnette merged. It is left as it is. Next: move it away.")
     base = recipe.model.base or str(output / "base")
-    llava = load_llava(base, DTYPES[recipe.model.dtype], recipe.model.chat_template)
-    for number, stage in enumerate(recipe.stages):
+    llava = load_llava(base, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan_of(recipe))
+    walked: list[Stage] = []  # since the folder that `llava` comes from
+    for stage in recipe.stages:
         set_seed(recipe.seed)
         place = output / "stages" / stage.name
-        if number and "lora" in recipe.stages[number - 1].train.model_dump().values():
-            llava, _ = merged_model(llava, recipe.stages[number - 1], recipe)
+        if needs_start(walked, stage):
+            llava, _ = merged_model(llava, walked, recipe.model, output / "stages")
             if not (place / "start").exists():  # the adapter of this stage belongs to this model, not to the base
                 save_llava(llava, place / "start", {"kind": "start", "base": base, "stage": stage.name})
-            llava.core.name_or_path = str(place / "start")
+            llava = replace(llava, source=str(place / "start"))
+            llava.core.name_or_path = llava.source
+            walked = []
+        keep_projector = trains_projector(walked)
         if is_trained(place):
-            llava = restore_stage(stage, llava, place)
+            llava = restore_stage(stage, llava, place, keep_projector=keep_projector)
         else:
             llava = run_stage(
                 stage,
@@ -199,41 +206,15 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
                 max_bad_share=recipe.max_bad_share,
                 metrics=output / "metrics.jsonl",
                 console=console,
+                keep_projector=keep_projector,
             )
+        walked.append(stage)
     difference = None
-    if recipe.stages:
-        llava, difference = merged_model(llava, recipe.stages[-1], recipe)
+    if walked:
+        llava, difference = merged_model(llava, walked, recipe.model, output / "stages")
     record = {"kind": "merged", "base": base, "base_fingerprint": fingerprint(base), "merge_difference": difference}
     save_llava(llava, folder, record)
     return str(folder)
-
-
-def merged_model(llava: Llava, stage: Stage, recipe: Recipe) -> tuple[Llava, float | None]:
-    """Fold a stage's LoRA into the model, prove on samples of its data that logits stay, and return both.
-
-    The comparison is made in float32; the model comes back in the recipe's dtype. Without LoRA nothing is to be merged.
-
-    Raises:
-        RunError: if the merged model answers otherwise.
-    """
-    llava.model.eval()
-    if llava.model is llava.core:
-        return replace(llava, model=llava.core.to(DTYPES[recipe.model.dtype])), None
-    llava.model.to(torch.float32)
-    before = _sample_logits(llava, stage)
-    plain = merge(llava.model)
-    prepare_for_rows(plain)
-    result = replace(llava, model=plain)
-    difference = require_equal_logits(before, _sample_logits(result, stage), MERGE_TOLERANCE)
-    plain.to(DTYPES[recipe.model.dtype])
-    return result, difference
-
-
-@torch.inference_mode()
-def _sample_logits(llava: Llava, stage: Stage, count: int = 8) -> torch.Tensor:
-    rendered = list(itertools.islice(usable_samples(stage, llava), count))
-    row = RowCollator(llava.processor.image_processor, llava.core.config.image_token_id)(rendered)["row"]
-    return row_logits(llava.model, llava.core, row, llava.scale)
 
 
 def report(recipe: Recipe, output: Path, about: dict[str, Any], console: Console) -> list[TaskComparison]:

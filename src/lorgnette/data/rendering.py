@@ -44,6 +44,11 @@ class Rendered:
         return sum(label != IGNORE_INDEX for label in self.labels)
 
 
+def soft_prompt_ids(length: int) -> tuple[int, ...]:
+    """Return the ids that stand for a soft prompt: -1, -2, ... No token has a negative id."""
+    return tuple(range(-1, -length - 1, -1))
+
+
 class Renderer:
     """Render samples for one tokenizer, chat template and number of tokens an image.
 
@@ -55,6 +60,7 @@ class Renderer:
         too_long: what happens to a longer sample. `drop_turns` drops question-answer pairs from the end and refuses
             the sample if the first pair alone is too long; `cut_end` cuts text tokens from the end (the last answer
             then has no end of turn); `drop_sample` refuses it. Image tokens are never cut.
+        soft_prompt: ids that stand for a soft prompt; they come first in every sample and are no text tokens.
     """
 
     def __init__(
@@ -64,12 +70,14 @@ class Renderer:
         image_tokens: int,
         max_text_tokens: int | None = None,
         too_long: TooLong = "drop_turns",
+        soft_prompt: tuple[int, ...] = (),
     ) -> None:
         self.template = template
         self.image_token_id = image_token_id
         self.image_tokens = image_tokens
         self.max_text_tokens = max_text_tokens
         self.too_long = too_long
+        self.soft_prompt = soft_prompt
         # Question-answering data repeats the same few conversations over many images.
         self._encode = lru_cache(maxsize=100_000)(self._encode_uncached)
 
@@ -175,8 +183,8 @@ class Renderer:
         return bos + text if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id] else text
 
     def _expand(self, ids: tuple[int, ...], labels: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        out_ids: list[int] = []
-        out_labels: list[int] = []
+        out_ids = list(self.soft_prompt)
+        out_labels = [IGNORE_INDEX] * len(out_ids)
         for token, label in zip(ids, labels, strict=True):
             times = self.image_tokens if token == self.image_token_id else 1
             out_ids.extend([token] * times)

@@ -66,7 +66,9 @@ def evaluate(
     documents = _documents(task, settings)
     made_by = _made_by(llava, task, settings, documents, model)
     _require_same(folder, made_by)
-    renderer = Renderer(llava.template(), llava.core.config.image_token_id, llava.image_tokens)
+    renderer = Renderer(
+        llava.template(), llava.core.config.image_token_id, llava.image_tokens, soft_prompt=llava.prompt_ids
+    )
     prompts = [_prompt(renderer, document, made_by["prompt"]) for document in documents]
     done = _resume(folder, prompts, documents, settings.batch_size)
     with progress_bar(console) as progress:

@@ -75,7 +75,8 @@ def generate(
     row = build_row(prompts, pixels, llava.core.config.image_token_id).to(device)
     cache = DynamicCache()
     questions, starts = _places(row)
-    logits = _forward(llava, cache, row_embeddings(llava.core, row, llava.scale), row.position_ids, row.layout, starts)
+    embeddings = row_embeddings(llava.core, row, llava.scale, llava.soft_prompt)
+    logits = _forward(llava, cache, embeddings, row.position_ids, row.layout, starts)
     owner, group = _owners(row, questions)
     position = torch.tensor([len(prompts[q].input_ids) for q in questions], device=device)
     answers: dict[int, list[int]] = {q: [] for q in questions}

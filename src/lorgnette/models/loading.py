@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
 
 from lorgnette.data.templates import TEMPLATES, ChatTemplate, chat_template
 from lorgnette.errors import LorgnetteError, ModelError, nearest
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
+from lorgnette.models.quantization import four_bit, require_plan
+from lorgnette.models.soft_prompt import PROMPT_FOLDER, Prompted, SoftPrompt, read_prompt
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -35,6 +39,8 @@ class Llava:
         image_tokens: tokens an image, measured by running the tower once.
         scale: how bytes become the tower's input.
         source: folder or hub name it came from.
+        soft_prompt: trained vectors in front of every sample, or None.
+        quantization: the plan by which the language model is held in 4 bits, or None.
     """
 
     model: Any
@@ -42,6 +48,24 @@ class Llava:
     image_tokens: int
     scale: PixelScale
     source: str
+    soft_prompt: SoftPrompt | None = None
+    quantization: Mapping[str, Any] | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """Return everything that has parameters as one module: the model, with the soft prompt beside it."""
+        return self.model if self.soft_prompt is None else Prompted(self.model, self.soft_prompt)
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """Return the ids that stand for the soft prompt in front of every sample."""
+        return () if self.soft_prompt is None else self.soft_prompt.ids
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Return (height, width) of the images that the processor gives."""
+        height, width = blank_image(self.processor.image_processor).shape[-2:]
+        return height, width
 
     @property
     def tokenizer(self) -> Any:
@@ -58,16 +82,23 @@ class Llava:
         return chat_template(self.tokenizer, name)
 
 
-def load_llava(source: str, dtype: torch.dtype | str = "auto", template: str | None = None) -> Llava:
-    """Load a LLaVA strictly.
+def load_llava(
+    source: str,
+    dtype: torch.dtype | str = "auto",
+    template: str | None = None,
+    quantization: Mapping[str, Any] | None = None,
+) -> Llava:
+    """Load a LLaVA strictly, with the soft prompt that its folder may hold.
 
     Args:
         source: folder or hub name.
         dtype: of the weights; "auto" keeps that of the file.
         template: a named chat template that replaces the tokenizer's own.
+        quantization: how the language model's linear layers are held in 4 bits, see `models/quantization.py`.
 
     Raises:
         ModelError: if the folder is missing, incomplete, truncated, or holds something else.
+        MissingExtra: if it is to be quantized and bitsandbytes is not installed.
     """
     config = load_config(source)
     if config.model_type != "llava" or "mm_vision_tower" in config.to_dict():
@@ -77,15 +108,24 @@ def load_llava(source: str, dtype: torch.dtype | str = "auto", template: str | N
             "Allowed: a Hugging Face LLaVA (model_type llava). Next: put one together with model.build in a recipe."
         )
     with explained(source, "model"):
-        model, report = LlavaForConditionalGeneration.from_pretrained(source, dtype=dtype, output_loading_info=True)
+        model, report = LlavaForConditionalGeneration.from_pretrained(
+            source,
+            dtype=dtype,
+            quantization_config=None if quantization is None else four_bit(quantization),
+            output_loading_info=True,
+        )
     require_clean_load(source, report)
+    if quantization is not None:
+        require_plan(model)
     with explained(source, "processor"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     if template is not None:
         chat_template(tokenizer, template)  # refuses a template that this tokenizer cannot end
         tokenizer.chat_template = TEMPLATES[template].jinja
-    return bind(model.eval(), tokenizer, image_processor, source)
+    llava = replace(bind(model.eval(), tokenizer, image_processor, source), quantization=quantization)
+    prompt = Path(source) / PROMPT_FOLDER
+    return replace(llava, soft_prompt=read_prompt(model, prompt)) if prompt.is_dir() else llava
 
 
 def bind(model: Any, tokenizer: Any, image_processor: Any, source: str) -> Llava:
@@ -105,15 +145,20 @@ def bind(model: Any, tokenizer: Any, image_processor: Any, source: str) -> Llava
     return Llava(model, processor, image_tokens, PixelScale.of(image_processor), source)
 
 
+def blank_image(image_processor: Any) -> torch.Tensor:
+    """Return a blank image as the processor gives it: (1, 3, H, W), not normalised."""
+    blank = image_processor(np.zeros((64, 64, 3), np.uint8), do_rescale=False, do_normalize=False, return_tensors="pt")
+    return blank["pixel_values"]  # type: ignore[no-any-return]
+
+
 def image_tokens_of(model: Any, image_processor: Any, source: str) -> tuple[int, tuple[int, int]]:
     """Run the tower on a blank image: (tokens that it gives, (height, width) of the processor's images).
 
     Raises:
         ModelError: if the tower refuses images of this size.
     """
-    blank = image_processor(np.zeros((64, 64, 3), np.uint8), do_rescale=False, do_normalize=False, return_tensors="pt")
     tower = next(model.model.vision_tower.parameters())
-    pixels = PixelScale.of(image_processor).normalise(blank["pixel_values"]).to(tower.device, tower.dtype)
+    pixels = PixelScale.of(image_processor).normalise(blank_image(image_processor)).to(tower.device, tower.dtype)
     height, width = pixels.shape[-2:]
     try:
         with torch.no_grad():
@@ -207,11 +252,21 @@ def fingerprint(source: str | Path) -> str:
     path = Path(source)
     if not path.is_dir():
         return f"hub:{source}"
+    files = [
+        file
+        for file in (*sorted(path.iterdir()), *sorted((path / PROMPT_FOLDER).glob("*")))
+        if file.suffix in {".json", ".safetensors", ".jinja", ".model"} and file.name != "lorgnette.json"
+    ]
+    # 14 GB take a minute to read; the state that the system keeps of each file tells whether they must be read again
+    return _hash_of(path, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@lru_cache(maxsize=32)
+def _hash_of(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        if file.suffix in {".json", ".safetensors", ".jinja", ".model"} and file.name != "lorgnette.json":
-            digest.update(json.dumps([file.name, file.stat().st_size]).encode())
-            with file.open("rb") as stream:
-                while chunk := stream.read(1 << 22):
-                    digest.update(chunk)
+    for file, size, _ in files:
+        digest.update(json.dumps([str(file.relative_to(folder)), size]).encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
     return f"sha256:{digest.hexdigest()}"

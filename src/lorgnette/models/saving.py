@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from lorgnette.data.templates import stop_ids
 from lorgnette.models.loading import Llava
+from lorgnette.models.soft_prompt import PROMPT_FOLDER, save_prompt
 from lorgnette.run import whole_folder
 
 NESTED_TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -40,6 +41,8 @@ def save_llava(llava: Llava, folder: Path, record: dict[str, Any], max_shard_siz
         _name_tokenizer_for_both(unfinished / "tokenizer_config.json")
         if model.config.vision_config.model_type in NESTED_TOWERS:
             _rename_tensors(unfinished)
+        if llava.soft_prompt is not None:
+            save_prompt(llava.soft_prompt, unfinished / PROMPT_FOLDER)
         (unfinished / "lorgnette.json").write_text(json.dumps(record, indent=2, ensure_ascii=False))
 
 

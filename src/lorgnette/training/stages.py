@@ -13,24 +13,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from transformers import TrainingArguments
 
 from lorgnette.data.dataset import Findings, RenderedDataset, RowCollator, render_all, weighted
 from lorgnette.data.images import open_image
 from lorgnette.data.readers import read_samples
-from lorgnette.data.rendering import Rendered, Renderer
+from lorgnette.data.rendering import Rendered, Renderer, soft_prompt_ids
 from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError, InputError, RecipeError, RunError
+from lorgnette.errors import DataError, InputError, ModelError, RunError
 from lorgnette.models.adapters import add_lora, load_trained, save_trained
 from lorgnette.models.loading import Llava, fingerprint
-from lorgnette.models.trainable import PARTS, Mode, Part, freeze_all_but, master_weights, parts_table
+from lorgnette.models.soft_prompt import new_prompt
+from lorgnette.models.trainable import (
+    SOFT_PROMPT,
+    Mode,
+    Part,
+    freeze_all_but,
+    master_weights,
+    parts_table,
+    tower_parameters_that_learn,
+)
 from lorgnette.progress import progress_bar
 from lorgnette.recipe.sections import Source, Stage
 from lorgnette.run import last_whole_checkpoint, library_versions, read_json, whole_folder, write_json
+from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
 from lorgnette.training.trainer import RowTrainer, steps_of
 
@@ -46,6 +54,7 @@ def run_stage(
     max_bad_share: float,
     metrics: Path,
     console: Console,
+    keep_projector: bool = False,
 ) -> Llava:
     """Train a stage to its end and return the model with what it learned.
 
@@ -53,6 +62,7 @@ def run_stage(
         llava: the model that the stage starts from; it is changed in place.
         folder: of the stage; checkpoints, `stage.json` and the result go there.
         metrics: the run's metrics.jsonl.
+        keep_projector: as in `prepare`.
 
     Raises:
         DataError: if the data cannot be used.
@@ -65,11 +75,11 @@ def run_stage(
     made_from = {"data": content_hash(train), "base": fingerprint(llava.source)}
     if checkpoint is not None:
         require_same_origin(folder, made_from)
-    prepared = prepare(stage, llava)
+    prepared = prepare(stage, llava, keep_projector=keep_projector)
     args = training_arguments(stage, folder, seed)
     steps = steps_of(args, len(train))
-    modes, rates = modes_of(stage), rates_of(stage, args.learning_rate)
-    parts = parts_table(prepared.model, modes, rates)
+    modes, rates = modes_of(stage, prepared), rates_of(stage, args.learning_rate)
+    parts = parts_table(prepared.module, modes, rates)
     show(stage.name, parts, findings, steps, console)
     write_json(
         folder / "stage.json",
@@ -95,7 +105,7 @@ def run_stage(
         console.print(f"{stage.name}: going on from {checkpoint.name}")
     if checkpoint is not None and checkpoint.name == f"checkpoint-{steps}":
         # transformers would make one step more when the last checkpoint is within an epoch
-        load_trained(prepared.model, checkpoint)
+        load_trained(prepared.module, checkpoint)
         trainer.state.global_step = steps
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -104,7 +114,7 @@ def run_stage(
     # with bf16 accelerate wraps the model's forward in autocast; what comes after is to run in the weights' own dtype
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     with whole_folder(folder / TRAINED_FOLDER) as unfinished:
-        save_trained(prepared.model, unfinished)
+        save_trained(prepared.module, unfinished)
         write_json(
             unfinished / "lorgnette.json",
             {
@@ -112,6 +122,7 @@ def run_stage(
                 "base": llava.source,
                 "base_fingerprint": made_from["base"],
                 "modes": modes,
+                "quantization": llava.quantization,
                 "chat_template": llava.template(stage.chat_template).jinja,
                 "versions": library_versions(),
             },
@@ -124,7 +135,7 @@ def is_trained(folder: Path) -> bool:
     return (folder / TRAINED_FOLDER).is_dir()
 
 
-def restore_stage(stage: Stage, llava: Llava, folder: Path) -> Llava:
+def restore_stage(stage: Stage, llava: Llava, folder: Path, *, keep_projector: bool = False) -> Llava:
     """Bring back the result of a stage that has ended onto the model that it started from."""
     base = read_json(folder / TRAINED_FOLDER / "lorgnette.json")["base_fingerprint"]
     if base != fingerprint(llava.source):
@@ -132,8 +143,8 @@ def restore_stage(stage: Stage, llava: Llava, folder: Path) -> Llava:
             f"{folder}: was trained on another model than {llava.source} is now. It is left as it is. Next: bring that "
             "model back, or choose another --output."
         )
-    prepared = prepare(stage, llava)
-    load_trained(prepared.model, folder / TRAINED_FOLDER)
+    prepared = prepare(stage, llava, keep_projector=keep_projector)
+    load_trained(prepared.module, folder / TRAINED_FOLDER)
     return prepared
 
 
@@ -184,65 +195,44 @@ def renderer_of(stage: Stage, llava: Llava) -> Renderer:
         llava.image_tokens,
         stage.max_text_tokens,
         stage.too_long,
+        soft_prompt_ids(stage.prompt_tuning["num_virtual_tokens"]) if stage.prompt_tuning else llava.prompt_ids,
     )
 
 
-def prepare(stage: Stage, llava: Llava) -> Llava:
-    """Freeze, unfreeze and add LoRA as the stage says; trained weights become float32."""
-    modes = modes_of(stage)
-    if "lora" not in modes.values():
-        freeze_all_but(llava.core, modes)
-        master_weights(llava.core)
-        return llava
-    adapted = add_lora(llava.core, modes, stage.lora or {})
-    return replace(llava, model=adapted)
+def prepare(stage: Stage, llava: Llava, *, keep_projector: bool = False) -> Llava:
+    """Freeze, unfreeze, add LoRA and a soft prompt as the stage says; what trains becomes float32.
 
-
-def modes_of(stage: Stage) -> dict[str, Mode]:
-    """Return part -> mode."""
-    return {part: getattr(stage.train, part) for part in PARTS}
-
-
-def rates_of(stage: Stage, learning_rate: float) -> dict[str, float]:
-    """Return part -> learning rate, the stage's own where a part has none."""
-    return {part: getattr(stage.learning_rates, part) or learning_rate for part in PARTS}
-
-
-def training_arguments(stage: Stage, folder: Path, seed: int) -> TrainingArguments:
-    """Make transformers' arguments: the recipe's, and those that are Lorgnette's to set.
-
-    Raises:
-        RecipeError: if transformers refuses the combination.
+    Args:
+        keep_projector: a stage before trained the projector in place; it then lies in the folder of the adapter too.
     """
-    defaults: dict[str, Any] = {
-        "report_to": "none",
-        "logging_steps": 10,
-        "logging_nan_inf_filter": False,
-        # transformers refuses bf16 on a machine without accelerator unless told that the CPU is meant
-        "use_cpu": not torch.accelerator.is_available(),
-    }
-    try:
-        made = TrainingArguments(
-            **(defaults | stage.training),
-            output_dir=str(folder),
-            seed=seed,
-            data_seed=seed,
-            remove_unused_columns=False,
-            label_names=["labels"],
-            disable_tqdm=True,
-        )
-        RowTrainer.get_optimizer_cls_and_kwargs(made)  # an optimizer whose library is missing
-    except (ValueError, TypeError, ImportError) as error:
-        raise RecipeError(f"stages: {stage.name}: training: transformers refuses these settings: {error}") from error
-    wrong = {
-        "max_steps: 0 and num_train_epochs: 0 train nothing": made.max_steps == 0 or made.num_train_epochs <= 0,
-        "eval_strategy needs `validation:` data": made.eval_strategy != "no" and not stage.validation,
-        "dataloader_num_workers must be 0 or more": made.dataloader_num_workers < 0,
-    }
-    for reason, holds in wrong.items():
-        if holds:
-            raise RecipeError(f"stages: {stage.name}: training: {reason}.")
-    return made
+    modes = stage.train.modes
+    tower = None
+    if modes["vision_tower"] != "frozen":
+        tower = tower_parameters_that_learn(llava.core, llava.image_size, stage.train.last_layers)
+    prompt = llava.soft_prompt
+    if stage.prompt_tuning is not None:
+        prompt = (prompt or new_prompt(llava.core, stage.prompt_tuning, llava.source)).requires_grad_(True)
+        if prompt.length != stage.prompt_tuning["num_virtual_tokens"]:
+            raise ModelError(
+                f"stages: {stage.name}: prompt_tuning.num_virtual_tokens is "
+                f"{stage.prompt_tuning['num_virtual_tokens']}, but the model has a soft prompt of {prompt.length}."
+            )
+    elif prompt is not None:
+        prompt.requires_grad_(False)
+    freeze_all_but(llava.core, modes, tower)
+    if "lora" not in modes.values():
+        master_weights(llava.core)
+        return replace(llava, soft_prompt=prompt)
+    adapted = add_lora(llava.core, modes, stage.lora or {}, tower=tower, keep_projector=keep_projector)
+    return replace(llava, model=adapted, soft_prompt=prompt)
+
+
+def modes_of(stage: Stage, llava: Llava) -> dict[str, Mode]:
+    """Return part -> mode, the soft prompt among them where there is one."""
+    modes = dict(stage.train.modes)
+    if llava.soft_prompt is not None:
+        modes[SOFT_PROMPT] = "full" if stage.prompt_tuning is not None else "frozen"
+    return modes
 
 
 def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, console: Console) -> None:

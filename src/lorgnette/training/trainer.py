@@ -54,7 +54,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         self.optimizer: torch.optim.Optimizer | None
         self.control: Any
         super().__init__(
-            model=llava.model,
+            model=llava.module,
             args=args,
             train_dataset=train,
             eval_dataset=validation,
@@ -80,7 +80,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         if self.modes["vision_tower"] == "frozen":
             self.llava.core.model.vision_tower.eval()  # Trainer puts the whole model into train()
         with self.accelerator.autocast():
-            logits = row_logits(model, self.llava.core, row, self.llava.scale)
+            logits = row_logits(model, self.llava.core, row, self.llava.scale, prompt=self.llava.soft_prompt)
         total = cross_entropy(logits.float(), row.labels, reduction="sum")
         if not torch.isfinite(total):
             raise NonFiniteLoss(
@@ -135,7 +135,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         for batch in loader:
             row: Row = batch["row"].to(self.args.device)
             with self.accelerator.autocast():
-                logits = row_logits(self.model, self.llava.core, row, self.llava.scale)
+                logits = row_logits(self.model, self.llava.core, row, self.llava.scale, prompt=self.llava.soft_prompt)
             total += torch.tensor(
                 [float(cross_entropy(logits.float(), row.labels, reduction="sum")), row.labels.numel()]
             )

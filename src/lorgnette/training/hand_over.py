@@ -1,0 +1,104 @@
+"""What one stage leaves to the next: the model itself, or a folder to stand on; and the merge, proven."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lorgnette.data.dataset import RowCollator
+from lorgnette.errors import DataError
+from lorgnette.models.adapters import merge, require_equal_logits
+from lorgnette.models.forward import prepare_for_rows, row_logits
+from lorgnette.models.loading import DTYPES, Llava, load_llava
+from lorgnette.models.quantization import take_dequantized
+from lorgnette.recipe.model import Model
+from lorgnette.recipe.sections import Stage
+from lorgnette.training.stages import restore_stage, usable_samples
+
+MERGE_TOLERANCE = 1e-5
+"""Largest difference of a merged model's logits, in float32 and relative to the largest logit."""
+BFLOAT16_TOLERANCE = 5e-2
+"""The same where one side computes in bfloat16 (8 bits of mantissa, a rounding in every layer)."""
+
+
+def trains_projector(stages: Sequence[Stage]) -> bool:
+    """Tell whether one of the stages changes the projector."""
+    return any(stage.train.projector != "frozen" for stage in stages)
+
+
+def needs_start(walked: Sequence[Stage], stage: Stage) -> bool:
+    """Tell whether a stage's adapter needs a folder of its own to stand on.
+
+    PEFT's folder can bring along a projector that stages before have trained; LoRA and other parts it cannot.
+    """
+    adapted = any("lora" in before.train.modes.values() for before in walked)
+    if adapted or "lora" not in stage.train.modes.values():
+        return adapted
+    others = any(
+        before.train.modes[part] != "frozen" for before in walked for part in ("vision_tower", "language_model")
+    )
+    return others or (trains_projector(walked) and stage.train.projector == "lora")
+
+
+def merged_model(llava: Llava, walked: Sequence[Stage], settings: Model, stages: Path) -> tuple[Llava, float | None]:
+    """Fold the LoRA of the last stage into the model, prove on samples of its data that logits stay, and return both.
+
+    The comparison is made in float32; the model comes back in the recipe's dtype. Without LoRA nothing is to be merged.
+    A model in 4 bits is merged into the weights that it computed with.
+
+    Args:
+        walked: the stages since the folder that the model comes from.
+        stages: the folder with a folder a stage.
+
+    Raises:
+        RunError: if the merged model answers otherwise.
+    """
+    stage = walked[-1]
+    llava.model.eval()
+    if settings.quantization is not None:
+        llava = dequantized(llava, walked, settings, stages)
+    if llava.model is llava.core:
+        return replace(llava, model=llava.core.to(DTYPES[settings.dtype])), None
+    llava.model.to(torch.float32)
+    before = _sample_logits(llava, stage)
+    plain = merge(llava.model)
+    prepare_for_rows(plain)
+    result = replace(llava, model=plain)
+    difference = require_equal_logits(before, _sample_logits(result, stage), MERGE_TOLERANCE)
+    plain.to(DTYPES[settings.dtype])
+    return result, difference
+
+
+def dequantized(llava: Llava, walked: Sequence[Stage], settings: Model, stages: Path) -> Llava:
+    """Bring the result of stages on a model in 4 bits onto the float32 weights that it computed with, and prove it.
+
+    Raises:
+        RunError: if it then answers otherwise.
+    """
+    plain = load_llava(llava.source, torch.float32, settings.chat_template)
+    take_dequantized(plain.core, llava.core)
+    for number, stage in enumerate(walked):
+        place = stages / stage.name
+        plain = restore_stage(stage, plain, place, keep_projector=trains_projector(walked[:number]))
+    plain.model.eval()
+    assert settings.quantization is not None
+    exact = {settings.dtype, settings.quantization.bnb_4bit_compute_dtype} == {"float32"}
+    tolerance = MERGE_TOLERANCE if exact else BFLOAT16_TOLERANCE
+    require_equal_logits(_sample_logits(llava, walked[-1]), _sample_logits(plain, walked[-1]), tolerance)
+    return plain
+
+
+@torch.inference_mode()
+def _sample_logits(llava: Llava, stage: Stage, count: int = 8) -> torch.Tensor:
+    rendered = list(itertools.islice(usable_samples(stage, llava), count))
+    if not rendered:
+        raise DataError(
+            f"stages: {stage.name}: no sample is left that renders and whose image opens, so the merge cannot be "
+            "checked. Next: bring the data back."
+        )
+    row = RowCollator(llava.processor.image_processor, llava.core.config.image_token_id)(rendered)["row"]
+    return row_logits(llava.model, llava.core, row, llava.scale, prompt=llava.soft_prompt).float()
