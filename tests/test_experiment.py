@@ -15,7 +15,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from lorgnette import cli, experiment
 from lorgnette.evaluation import evaluate as evaluation
 from lorgnette.run import read_json, read_json_lines
-from lorgnette.training import stages
+from lorgnette.training import hand_over, stages
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +89,7 @@ def test_the_road_leaves_everything_it_promises(
     assert any("eval_loss" in row for row in read_json_lines(folder / "metrics.jsonl"))
     record = read_json(folder / "merged" / "lorgnette.json")
     assert record["kind"] == "merged"
-    assert record["merge_difference"] <= experiment.MERGE_TOLERANCE
+    assert record["merge_difference"] <= hand_over.MERGE_TOLERANCE
     assert read_json(folder / "stages" / "finetune" / "trained" / "lorgnette.json")["base_fingerprint"].startswith(
         "sha256"
     )
@@ -152,7 +152,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (experiment, "assemble", 1),
         (evaluation, "generate", 2),
         (experiment, "run_stage", 2),
-        (experiment, "merge", 1),
+        (hand_over, "merge", 1),
         (experiment, "save_llava", 2),
         (evaluation, "append_json_line", 70),
         (experiment, "write_report", 1),
@@ -348,3 +348,35 @@ def test_wrong_input_is_explained_with_exit_code_2(
 def test_schema_is_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert lorgnette(monkeypatch, "recipe", "schema") == 0
     assert "stages" in json.loads(capsys.readouterr().out)["properties"]
+
+
+def test_qlora_and_a_soft_prompt_walk_the_road(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = yaml.safe_load(recipe.read_text())
+    content["model"]["quantization"] = {"bnb_4bit_compute_dtype": "float32"}
+    content["stages"][1] |= {
+        "train": {"language_model": "lora", "vision_tower": "lora", "last_layers": 1},
+        "prompt_tuning": {"num_virtual_tokens": 4},
+        "learning_rates": {"soft_prompt": 0.1},
+    }
+    content["stages"][1]["lora"] = {"r": 2}
+    recipe.write_text(yaml.safe_dump(content))
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "one") == 0
+    trained = tmp_path / "one" / "stages" / "finetune" / "trained"
+    assert read_json(trained / "lorgnette.json")["quantization"]["bnb_4bit_quant_type"] == "nf4"
+    assert {path.name for path in trained.iterdir()} >= {"adapter_config.json", "prompt"}
+    assert "multi_modal_projector" in (trained / "adapter_config.json").read_text()  # of the stage before
+    rows = {row["part"]: row for row in read_json(trained.parent / "stage.json")["parts"]}
+    assert rows["soft_prompt"]["trainable"] == 4 * 32
+    assert rows["vision_tower"]["mode"] == "lora"
+    assert (tmp_path / "one" / "merged" / "prompt" / "adapter_config.json").exists()
+    # interrupted before the merge and called again: bitwise the same
+    monkeypatch.setattr(experiment, "merged_model", stopping(experiment.merged_model, 1))
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "two") == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    for commands in (cli.road, cli.results):
+        monkeypatch.setattr(commands, "settle", lambda: None)
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "two") == 0
+    assert (tmp_path / "one/comparison.json").read_bytes() == (tmp_path / "two/comparison.json").read_bytes()
+    for name in ("model.safetensors", "prompt/adapter_model.safetensors"):
+        assert (tmp_path / "one/merged" / name).read_bytes() == (tmp_path / "two/merged" / name).read_bytes()

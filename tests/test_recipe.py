@@ -12,8 +12,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from lorgnette.errors import RecipeError
+from lorgnette.recipe.model import Build, Model
 from lorgnette.recipe.reading import MAX_BYTES, differences, read_recipe, resolved_yaml
-from lorgnette.recipe.model import Build, Model, Quantization
 from lorgnette.recipe.sections import Recipe, Source, Stage, recipe_schema
 from lorgnette.recipe.yaml_text import parse_yaml, write_yaml
 

@@ -25,7 +25,7 @@ from torch import nn
 
 from lorgnette.errors import ModelError, RunError, nearest
 from lorgnette.models.loading import explained
-from lorgnette.models.soft_prompt import PROMPT_FOLDER, Prompted, load_prompt, save_prompt
+from lorgnette.models.soft_prompt import PROMPT_FOLDER, Whole, load_prompt, save_prompt
 from lorgnette.models.trainable import PARTS, Mode, master_weights, part_of
 
 PROJECTOR = "multi_modal_projector"
@@ -106,7 +106,7 @@ def lora_targets(
     if isinstance(asked, str) and not any(_matches(name, asked) for name in everything):
         raise ModelError(
             f"lora.target_modules: the expression '{asked}' matches no full path, such as {everything[0]}. Ends of "
-            f"names are given as a list: [{nearest(asked, known) and asked or known[0]}]."
+            f"names are given as a list: [{(nearest(asked, known) and asked) or known[0]}]."
         )
     chosen = {part: [name for name in names if _matches(name, asked)] for part, names in linear.items()}
     for part, names in chosen.items():
@@ -133,8 +133,9 @@ def save_trained(model: Any, folder: Path) -> None:
     full; without LoRA only that file; a soft prompt as a PEFT folder of its own in `prompt/`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(model, Prompted):
-        save_prompt(model.prompt, folder / PROMPT_FOLDER)
+    if isinstance(model, Whole):
+        if model.prompt is not None:
+            save_prompt(model.prompt, folder / PROMPT_FOLDER)
         model = model.model
     if isinstance(model, PeftModel):
         model.save_pretrained(str(folder), save_embedding_layers=False)
@@ -163,8 +164,9 @@ def load_trained(model: Any, folder: Path) -> None:
     Raises:
         ModelError: if tensors are missing, left over or of another shape, or a file is truncated.
     """
-    if isinstance(model, Prompted):
-        load_prompt(model.prompt, folder / PROMPT_FOLDER)
+    if isinstance(model, Whole):
+        if model.prompt is not None:
+            load_prompt(model.prompt, folder / PROMPT_FOLDER)
         model = model.model
     with explained(str(folder), "trained weights"):
         if isinstance(model, PeftModel):

@@ -23,8 +23,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaFor
 from lorgnette.data.templates import TEMPLATES, ChatTemplate, chat_template
 from lorgnette.errors import LorgnetteError, ModelError, nearest
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
-from lorgnette.models.quantization import four_bit, require_plan
-from lorgnette.models.soft_prompt import PROMPT_FOLDER, Prompted, SoftPrompt, read_prompt
+from lorgnette.models.quantization import four_bit, hold_to_plan
+from lorgnette.models.soft_prompt import PROMPT_FOLDER, SoftPrompt, Whole, read_prompt
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -54,7 +54,8 @@ class Llava:
     @property
     def module(self) -> nn.Module:
         """Return everything that has parameters as one module: the model, with the soft prompt beside it."""
-        return self.model if self.soft_prompt is None else Prompted(self.model, self.soft_prompt)
+        plain = self.soft_prompt is None and self.quantization is None
+        return self.model if plain else Whole(self.model, self.soft_prompt)
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
@@ -116,7 +117,7 @@ def load_llava(
         )
     require_clean_load(source, report)
     if quantization is not None:
-        require_plan(model)
+        hold_to_plan(model)
     with explained(source, "processor"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)

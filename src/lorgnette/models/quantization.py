@@ -16,7 +16,8 @@ from transformers import BitsAndBytesConfig
 from lorgnette.errors import MissingExtra, ModelError
 from lorgnette.models.trainable import part_of
 
-KEPT_WHOLE = ("vision_tower", "multi_modal_projector", "lm_head")
+KEPT_WHOLE = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
+"""Full paths: transformers matches them from the start of a name."""
 
 
 def four_bit(plan: Mapping[str, Any]) -> BitsAndBytesConfig:
@@ -44,19 +45,25 @@ def quantized_layers(model: Any) -> dict[str, Any]:
     }
 
 
-def require_plan(model: Any) -> None:
-    """Check that something is in 4 bits, and nothing outside the language model.
+def hold_to_plan(model: Any) -> None:
+    """Check that something is in 4 bits and nothing outside the language model, and let it compute one way only.
+
+    Where a processor has bfloat16 instructions, bitsandbytes evaluates with scales rounded to bfloat16 but trains with
+    whole ones: the model that is measured would not be the one that was trained.
 
     Raises:
         ModelError: naming the first layer that should not be.
     """
-    names = list(quantized_layers(model))
+    layers = quantized_layers(model)
+    names = list(layers)
     wrong = [name for name in names if part_of(name) != "language_model" or name.endswith("lm_head")]
     if wrong or not names:
         raise ModelError(
             f"quantization: {wrong[0] if wrong else 'no layer'} was put into 4 bits. Allowed: the linear layers of the "
             "language model. Next: leave quantization out for this model."
         )
+    for layer in layers.values():
+        layer.support_avx512bf16_for_cpu = False
 
 
 @torch.no_grad()

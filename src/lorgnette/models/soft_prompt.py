@@ -50,10 +50,13 @@ class SoftPrompt(nn.Module):
         return embeddings.masked_scatter(places.unsqueeze(-1), vectors.to(embeddings.dtype))
 
 
-class Prompted(nn.Module):
-    """A model and its soft prompt as one module, for optimisers, checkpoints and distributed training."""
+class Whole(nn.Module):
+    """A model and the soft prompt in front of it as one module, for optimisers, checkpoints and several processes.
 
-    def __init__(self, model: nn.Module, prompt: SoftPrompt) -> None:
+    The trainer of transformers refuses a model in 4 bits of which only the projector trains; inside this it does not.
+    """
+
+    def __init__(self, model: nn.Module, prompt: SoftPrompt | None) -> None:
         super().__init__()
         self.model = model
         self.prompt = prompt
