@@ -50,7 +50,7 @@ def trainer_of(stage: Stage, llava: Llava, folder: Path, callbacks=()) -> RowTra
         RenderedDataset(rendered),
         None,
         collator,
-        modes_of(stage),
+        modes_of(stage, prepared),
         rates_of(stage, 1e-2),
         list(callbacks),
     )
