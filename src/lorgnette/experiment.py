@@ -22,8 +22,8 @@ from lorgnette.errors import InputError, RecipeError
 from lorgnette.evaluation.evaluate import RESULT, Settings, evaluate
 from lorgnette.evaluation.tasks import find_task, read_documents
 from lorgnette.models.assembly import assemble, located
-from lorgnette.models.loading import DTYPES, fingerprint, load_config, load_llava
-from lorgnette.models.saving import save_llava
+from lorgnette.models.learner import load_model, save_model
+from lorgnette.models.loading import DTYPES, fingerprint, load_config
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Evaluation, Recipe, Stage
 from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
@@ -130,7 +130,7 @@ def build_base(recipe: Recipe, output: Path, console: Console) -> str:
             dtype=DTYPES[recipe.model.dtype],
             seed=recipe.seed,
         )
-        save_llava(llava, folder, {"kind": "base", "build": build.model_dump(mode="json"), "seed": recipe.seed})
+        save_model(llava, folder, {"kind": "base", "build": build.model_dump(mode="json"), "seed": recipe.seed})
     return str(folder)
 
 
@@ -159,11 +159,11 @@ def measure(
             )
     if not missing:
         return
-    llava = load_llava(model, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan)
+    learner = load_model(model, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan)
     for spec in missing:
         settings = Settings(spec.split, spec.limit, spec.max_new_tokens, spec.prompt, evaluation.batch_size)
         evaluate(
-            llava,
+            learner,
             find_task(spec.name),
             folder / spec.name,
             settings,
@@ -182,25 +182,25 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
     if folder.exists():
         raise InputError(f"{folder}: is no model that Lorgnette merged. It is left as it is. Next: move it away.")
     base = recipe.model.base or str(output / "base")
-    llava = load_llava(base, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan_of(recipe))
-    walked: list[Stage] = []  # since the folder that `llava` comes from
+    learner = load_model(base, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan_of(recipe))
+    walked: list[Stage] = []  # since the folder that `learner` comes from
     for stage in recipe.stages:
         set_seed(recipe.seed)
         place = output / "stages" / stage.name
         if needs_start(walked, stage):
-            llava, _ = merged_model(llava, walked, recipe.model, output / "stages")
+            learner, _ = merged_model(learner, walked, recipe.model, output / "stages")
             if not (place / "start").exists():  # the adapter of this stage belongs to this model, not to the base
-                save_llava(llava, place / "start", {"kind": "start", "base": base, "stage": stage.name})
-            llava = replace(llava, source=str(place / "start"))
-            llava.core.name_or_path = llava.source
+                save_model(learner, place / "start", {"kind": "start", "base": base, "stage": stage.name})
+            learner = replace(learner, source=str(place / "start"))
+            learner.core.name_or_path = learner.source
             walked = []
         keep_projector = trains_projector(walked)
         if is_trained(place):
-            llava = restore_stage(stage, llava, place, keep_projector=keep_projector)
+            learner = restore_stage(stage, learner, place, keep_projector=keep_projector)
         else:
-            llava = run_stage(
+            learner = run_stage(
                 stage,
-                llava,
+                learner,
                 place,
                 seed=recipe.seed,
                 max_bad_share=recipe.max_bad_share,
@@ -211,9 +211,9 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
         walked.append(stage)
     difference = None
     if walked:
-        llava, difference = merged_model(llava, walked, recipe.model, output / "stages")
+        learner, difference = merged_model(learner, walked, recipe.model, output / "stages")
     record = {"kind": "merged", "base": base, "base_fingerprint": fingerprint(base), "merge_difference": difference}
-    save_llava(llava, folder, record)
+    save_model(learner, folder, record)
     return str(folder)
 
 

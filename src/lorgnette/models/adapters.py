@@ -26,7 +26,7 @@ from torch import nn
 from lorgnette.errors import ModelError, RunError, nearest
 from lorgnette.models.loading import explained
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, Whole, load_prompt, save_prompt
-from lorgnette.models.trainable import PARTS, Mode, master_weights, part_of
+from lorgnette.models.trainable import Mode, master_weights, part_of
 
 PROJECTOR = "multi_modal_projector"
 TRAINED = "trained.safetensors"
@@ -89,7 +89,7 @@ def lora_targets(
     head = model.get_output_embeddings()  # type: ignore[operator]
     linear: dict[str, list[str]] = {part: [] for part, mode in modes.items() if mode == "lora"}
     for name, module in model.named_modules():
-        inside = name.startswith(tuple(PARTS.values())) or (module is head and asked != "all-linear")
+        inside = module is not head or asked != "all-linear"
         learns = tower is None or part_of(name) != "vision_tower" or f"{name}.weight" in tower
         if isinstance(module, nn.Linear) and inside and part_of(name) in linear and learns:
             linear[part_of(name)].append(name)

@@ -39,6 +39,7 @@ def assemble(
     template: str | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    meta: bool = False,
 ) -> Llava:
     """Put a LLaVA together; all tensors but the projector's and the new image token's are the given models' own.
 
@@ -51,20 +52,21 @@ def assemble(
         image_size: side in pixels that images are brought to; None for the tower's own.
         template: named chat template; None for the tokenizer's own.
         seed: of the projector's and the image token's initial values.
+        meta: only the shapes, on the meta device; no weights are read.
 
     Raises:
         ModelError: if a part cannot be loaded, or the two do not go together.
     """
-    tower, image_processor = _load_tower(located(vision_tower), image_size, dtype)
-    language, tokenizer = _load_language_model(located(language_model), template, dtype)
+    tower, image_processor = _load_tower(located(vision_tower), image_size, dtype, meta)
+    language, tokenizer = _load_language_model(located(language_model), template, dtype, meta)
     if tokenizer.convert_tokens_to_ids(IMAGE_TAG) in (None, tokenizer.unk_token_id):
         tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TAG]}, replace_extra_special_tokens=False)
     image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TAG)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.device("meta" if meta else "cpu"):
         torch.manual_seed(seed)
         if len(tokenizer) > language.get_input_embeddings().num_embeddings:
             # new rows are drawn around the mean of the old ones; multiples of 64 are what tensor cores want
-            language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=True)
+            language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=not meta)
         model = _compose(tower, language, image_token_id, vision_feature_layer)
     strategy = vision_feature_select_strategy or _strategy(model, image_processor, vision_tower)
     model.config.vision_feature_select_strategy = strategy
@@ -88,17 +90,24 @@ def located(source: str) -> str:
     return str(resources.files("lorgnette") / "starter" / name)
 
 
-def _load_tower(source: str, image_size: int | None, dtype: torch.dtype) -> tuple[Any, Any]:
+def _load_tower(source: str, image_size: int | None, dtype: torch.dtype, meta: bool) -> tuple[Any, Any]:
     config = load_config(source)
     # a two-sided model (CLIP, SigLIP) carries its tower's configuration inside
     vision_config = (config.to_dict().get("vision_config") and config.vision_config) or config
     two_sided = vision_config is not config
     with explained(source, "vision tower"):
-        tower_class = type(AutoModel.from_config(vision_config)) if two_sided else AutoModel
-        tower, report = tower_class.from_pretrained(source, config=vision_config, dtype=dtype, output_loading_info=True)
+        with torch.device("meta"):
+            shapes = AutoModel.from_config(vision_config)
+        tower, report = shapes, None
+        if not meta:
+            tower_class = type(shapes) if two_sided else AutoModel
+            tower, report = tower_class.from_pretrained(
+                source, config=vision_config, dtype=dtype, output_loading_info=True
+            )
         image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     other_side = ("text_model.", "text_projection.", "visual_projection.", "logit_scale", "logit_bias")
-    require_clean_load(source, report, other_side if two_sided else ())
+    if report is not None:
+        require_clean_load(source, report, other_side if two_sided else ())
     if image_size is not None:
         _set_image_size(image_processor, image_size)
     return tower, image_processor
@@ -112,14 +121,18 @@ def _set_image_size(image_processor: Any, side: int) -> None:
         image_processor.size = {"height": side, "width": side}
 
 
-def _load_language_model(source: str, template: str | None, dtype: torch.dtype) -> tuple[Any, Any]:
-    load_config(source)
+def _load_language_model(source: str, template: str | None, dtype: torch.dtype, meta: bool) -> tuple[Any, Any]:
+    config = load_config(source)
     with explained(source, "language model"):
-        language, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, output_loading_info=True, trust_remote_code=False
-        )
+        if meta:
+            with torch.device("meta"):
+                language = AutoModelForCausalLM.from_config(config)
+        else:
+            language, report = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, output_loading_info=True, trust_remote_code=False
+            )
+            require_clean_load(source, report)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    require_clean_load(source, report)
     if not tokenizer.is_fast:
         raise ModelError(
             f"{source}: the tokenizer has no character offsets (it is not a fast one), so labels cannot be exact."

@@ -20,11 +20,15 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
 
+from lorgnette.data.dataset import RowCollator
+from lorgnette.data.rendering import Renderer, TooLong
+from lorgnette.data.rows import Row
 from lorgnette.data.templates import TEMPLATES, ChatTemplate, chat_template
 from lorgnette.errors import LorgnetteError, ModelError, nearest
-from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
+from lorgnette.models.forward import PixelScale, prepare_for_rows, row_logits, tower_features
 from lorgnette.models.quantization import four_bit, hold_to_plan
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, SoftPrompt, Whole, read_prompt
+from lorgnette.models.trainable import PARTS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -50,6 +54,8 @@ class Llava:
     source: str
     soft_prompt: SoftPrompt | None = None
     quantization: Mapping[str, Any] | None = None
+
+    parts = tuple(PARTS)
 
     @property
     def module(self) -> nn.Module:
@@ -82,12 +88,52 @@ class Llava:
         """Bind the model's own chat template, or a named one."""
         return chat_template(self.tokenizer, name)
 
+    def template_text(self, name: str | None = None) -> str | None:
+        """Return the text of a chat template, the model's own or a named one."""
+        return self.template(name).jinja
+
+    def renderer(
+        self,
+        template: str | None = None,
+        max_text_tokens: int | None = None,
+        too_long: TooLong = "drop_turns",
+        soft_prompt: tuple[int, ...] | None = None,
+    ) -> Renderer:
+        """Return what turns samples into ids and labels."""
+        ids = self.prompt_ids if soft_prompt is None else soft_prompt
+        image_token_id = self.core.config.image_token_id
+        return Renderer(self.template(template), image_token_id, self.image_tokens, max_text_tokens, too_long, ids)
+
+    def collator(self, share_images: bool = True) -> RowCollator:
+        """Return what makes rows of rendered samples."""
+        return RowCollator(self.processor.image_processor, self.core.config.image_token_id, share_images)
+
+    def logits(self, batch: Row, model: nn.Module | None = None) -> torch.Tensor:
+        """Compute logits at the labelled positions of a row: (L, V).
+
+        Args:
+            model: what to call; this one's own, or a wrapper around it.
+        """
+        return row_logits(model or self.model, self.core, batch, self.scale, prompt=self.soft_prompt)
+
+    def hold_still(self, modes: Mapping[str, str]) -> None:
+        """Switch dropout off in a frozen tower; transformers' trainer switches it on in the whole model."""
+        if modes["vision_tower"] == "frozen":
+            self.core.model.vision_tower.eval()
+
+    def merged(self, plain: Any) -> Llava:
+        """Return the same with a plain model in place of the one with adapters."""
+        prepare_for_rows(plain)
+        return replace(self, model=plain)
+
 
 def load_llava(
     source: str,
     dtype: torch.dtype | str = "auto",
     template: str | None = None,
     quantization: Mapping[str, Any] | None = None,
+    *,
+    meta: bool = False,
 ) -> Llava:
     """Load a LLaVA strictly, with the soft prompt that its folder may hold.
 
@@ -96,6 +142,7 @@ def load_llava(
         dtype: of the weights; "auto" keeps that of the file.
         template: a named chat template that replaces the tokenizer's own.
         quantization: how the language model's linear layers are held in 4 bits, see `models/quantization.py`.
+        meta: only the shapes, on the meta device; no weights are read.
 
     Raises:
         ModelError: if the folder is missing, incomplete, truncated, or holds something else.
@@ -109,14 +156,18 @@ def load_llava(
             "Allowed: a Hugging Face LLaVA (model_type llava). Next: put one together with model.build in a recipe."
         )
     with explained(source, "model"):
-        model, report = LlavaForConditionalGeneration.from_pretrained(
-            source,
-            dtype=dtype,
-            quantization_config=None if quantization is None else four_bit(quantization),
-            output_loading_info=True,
-        )
-    require_clean_load(source, report)
-    if quantization is not None:
+        if meta:
+            with torch.device("meta"):
+                model = LlavaForConditionalGeneration(config)
+        else:
+            model, report = LlavaForConditionalGeneration.from_pretrained(
+                source,
+                dtype=dtype,
+                quantization_config=None if quantization is None else four_bit(quantization),
+                output_loading_info=True,
+            )
+            require_clean_load(source, report)
+    if quantization is not None and not meta:
         hold_to_plan(model)
     with explained(source, "processor"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

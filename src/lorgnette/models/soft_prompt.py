@@ -71,10 +71,10 @@ class Whole(nn.Module):
 
 
 def new_prompt(core: Any, settings: Mapping[str, Any], tokenizer_source: str) -> SoftPrompt:
-    """Make a soft prompt for a LLaVA, its start as `prompt_tuning_init` says.
+    """Make a soft prompt, its start as `prompt_tuning_init` says.
 
     Args:
-        core: a `LlavaForConditionalGeneration`.
+        core: a `LlavaForConditionalGeneration`, or an encoder-decoder: its prompt stands in the encoder only.
         settings: fields of `peft.PromptTuningConfig`.
         tokenizer_source: folder or hub name whose tokenizer reads `prompt_tuning_init_text`.
 
@@ -84,7 +84,7 @@ def new_prompt(core: Any, settings: Mapping[str, Any], tokenizer_source: str) ->
     text = core.config.get_text_config()
     try:
         config = PromptTuningConfig(
-            task_type="CAUSAL_LM",
+            task_type="SEQ_2_SEQ_LM" if core.config.is_encoder_decoder else "CAUSAL_LM",
             token_dim=text.hidden_size,
             num_layers=text.num_hidden_layers,
             num_attention_heads=text.num_attention_heads,

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 
-from lorgnette.data.dataset import RowCollator
 from lorgnette.errors import DataError
 from lorgnette.models.adapters import merge, require_equal_logits
-from lorgnette.models.forward import prepare_for_rows, row_logits
-from lorgnette.models.loading import DTYPES, Llava, load_llava
+from lorgnette.models.learner import Learner, load_model
+from lorgnette.models.loading import DTYPES
 from lorgnette.models.quantization import take_dequantized
 from lorgnette.recipe.model import Model
 from lorgnette.recipe.sections import Stage
@@ -44,7 +43,9 @@ def needs_start(walked: Sequence[Stage], stage: Stage) -> bool:
     return others or (trains_projector(walked) and stage.train.projector == "lora")
 
 
-def merged_model(llava: Llava, walked: Sequence[Stage], settings: Model, stages: Path) -> tuple[Llava, float | None]:
+def merged_model(
+    learner: Learner, walked: Sequence[Stage], settings: Model, stages: Path
+) -> tuple[Learner, float | None]:
     """Fold the LoRA of the last stage into the model, prove on samples of its data that logits stay, and return both.
 
     The comparison is made in float32; the model comes back in the recipe's dtype. Without LoRA nothing is to be merged.
@@ -58,29 +59,28 @@ def merged_model(llava: Llava, walked: Sequence[Stage], settings: Model, stages:
         RunError: if the merged model answers otherwise.
     """
     stage = walked[-1]
-    llava.model.eval()
+    learner.model.eval()
     if settings.quantization is not None:
-        llava = dequantized(llava, walked, settings, stages)
-    if llava.model is llava.core:
-        return replace(llava, model=llava.core.to(DTYPES[settings.dtype])), None
-    llava.model.to(torch.float32)
-    before = _sample_logits(llava, stage)
-    plain = merge(llava.model)
-    prepare_for_rows(plain)
-    result = replace(llava, model=plain)
+        learner = dequantized(learner, walked, settings, stages)
+    if learner.model is learner.core:
+        return replace(learner, model=learner.core.to(DTYPES[settings.dtype])), None
+    learner.model.to(torch.float32)
+    before = _sample_logits(learner, stage)
+    plain = merge(learner.model)
+    result = learner.merged(plain)
     difference = require_equal_logits(before, _sample_logits(result, stage), MERGE_TOLERANCE)
     plain.to(DTYPES[settings.dtype])
     return result, difference
 
 
-def dequantized(llava: Llava, walked: Sequence[Stage], settings: Model, stages: Path) -> Llava:
+def dequantized(learner: Learner, walked: Sequence[Stage], settings: Model, stages: Path) -> Learner:
     """Bring the result of stages on a model in 4 bits onto the float32 weights that it computed with, and prove it.
 
     Raises:
         RunError: if it then answers otherwise.
     """
-    plain = load_llava(llava.source, torch.float32, settings.chat_template)
-    take_dequantized(plain.core, llava.core)
+    plain = load_model(learner.source, torch.float32, settings.chat_template)
+    take_dequantized(plain.core, learner.core)
     for number, stage in enumerate(walked):
         place = stages / stage.name
         plain = restore_stage(stage, plain, place, keep_projector=trains_projector(walked[:number]))
@@ -88,17 +88,16 @@ def dequantized(llava: Llava, walked: Sequence[Stage], settings: Model, stages: 
     assert settings.quantization is not None
     exact = {settings.dtype, settings.quantization.bnb_4bit_compute_dtype} == {"float32"}
     tolerance = MERGE_TOLERANCE if exact else BFLOAT16_TOLERANCE
-    require_equal_logits(_sample_logits(llava, walked[-1]), _sample_logits(plain, walked[-1]), tolerance)
+    require_equal_logits(_sample_logits(learner, walked[-1]), _sample_logits(plain, walked[-1]), tolerance)
     return plain
 
 
 @torch.inference_mode()
-def _sample_logits(llava: Llava, stage: Stage, count: int = 8) -> torch.Tensor:
-    rendered = list(itertools.islice(usable_samples(stage, llava), count))
+def _sample_logits(learner: Learner, stage: Stage, count: int = 8) -> torch.Tensor:
+    rendered = list(itertools.islice(usable_samples(stage, learner), count))
     if not rendered:
         raise DataError(
             f"stages: {stage.name}: no sample is left that renders and whose image opens, so the merge cannot be "
             "checked. Next: bring the data back."
         )
-    row = RowCollator(llava.processor.image_processor, llava.core.config.image_token_id)(rendered)["row"]
-    return row_logits(llava.model, llava.core, row, llava.scale, prompt=llava.soft_prompt).float()
+    return learner.logits(learner.collator()(rendered)["row"]).float()

@@ -17,13 +17,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from lorgnette.data.dataset import Findings, RenderedDataset, RowCollator, render_all, weighted
+from lorgnette.data.dataset import Findings, RenderedDataset, render_all, weighted
 from lorgnette.data.images import open_image
+from lorgnette.data.pairs import PairRenderer
 from lorgnette.data.readers import read_samples
 from lorgnette.data.rendering import Rendered, Renderer, soft_prompt_ids
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, InputError, ModelError, RunError
 from lorgnette.models.adapters import add_lora, load_trained, save_trained
+from lorgnette.models.learner import Learner
 from lorgnette.models.loading import Llava, fingerprint
 from lorgnette.models.soft_prompt import new_prompt
 from lorgnette.models.trainable import (
@@ -47,7 +49,7 @@ TRAINED_FOLDER = "trained"
 
 def run_stage(
     stage: Stage,
-    llava: Llava,
+    learner: Learner,
     folder: Path,
     *,
     seed: int,
@@ -55,11 +57,11 @@ def run_stage(
     metrics: Path,
     console: Console,
     keep_projector: bool = False,
-) -> Llava:
+) -> Learner:
     """Train a stage to its end and return the model with what it learned.
 
     Args:
-        llava: the model that the stage starts from; it is changed in place.
+        learner: the model that the stage starts from; it is changed in place.
         folder: of the stage; checkpoints, `stage.json` and the result go there.
         metrics: the run's metrics.jsonl.
         keep_projector: as in `prepare`.
@@ -69,13 +71,15 @@ def run_stage(
         NonFiniteLoss, GradientError: if training fails; the last whole checkpoint stays.
     """
     with progress_bar(console) as progress:
-        train, findings = render_sources(stage, stage.data, llava, seed, max_bad_share, progress)
-        validation, validation_findings = render_sources(stage, stage.validation, llava, seed, max_bad_share, progress)
+        train, findings = render_sources(stage, stage.data, learner, seed, max_bad_share, progress)
+        validation, validation_findings = render_sources(
+            stage, stage.validation, learner, seed, max_bad_share, progress
+        )
     checkpoint = last_whole_checkpoint(folder)
-    made_from = {"data": content_hash(train), "base": fingerprint(llava.source)}
+    made_from = {"data": content_hash(train), "base": fingerprint(learner.source)}
     if checkpoint is not None:
         require_same_origin(folder, made_from)
-    prepared = prepare(stage, llava, keep_projector=keep_projector)
+    prepared = prepare(stage, learner, keep_projector=keep_projector)
     args = training_arguments(stage, folder, seed)
     steps = steps_of(args, len(train))
     modes, rates = modes_of(stage, prepared), rates_of(stage, args.learning_rate)
@@ -96,10 +100,11 @@ def run_stage(
         args,
         RenderedDataset(train),
         RenderedDataset(validation) if validation else None,
-        RowCollator(llava.processor.image_processor, llava.core.config.image_token_id, stage.share_images),
+        learner.collator(stage.share_images),
         modes,
         rates,
         [ProgressBar(stage.name, console), MetricsFile(metrics, stage.name)],
+        share_images=stage.share_images,
     )
     if checkpoint is not None:
         console.print(f"{stage.name}: going on from {checkpoint.name}")
@@ -119,11 +124,11 @@ def run_stage(
             unfinished / "lorgnette.json",
             {
                 "kind": "trained parts",
-                "base": llava.source,
+                "base": learner.source,
                 "base_fingerprint": made_from["base"],
                 "modes": modes,
-                "quantization": llava.quantization,
-                "chat_template": llava.template(stage.chat_template).jinja,
+                "quantization": learner.quantization,
+                "chat_template": learner.template_text(stage.chat_template),
                 "versions": library_versions(),
             },
         )
@@ -135,15 +140,15 @@ def is_trained(folder: Path) -> bool:
     return (folder / TRAINED_FOLDER).is_dir()
 
 
-def restore_stage(stage: Stage, llava: Llava, folder: Path, *, keep_projector: bool = False) -> Llava:
+def restore_stage(stage: Stage, learner: Learner, folder: Path, *, keep_projector: bool = False) -> Learner:
     """Bring back the result of a stage that has ended onto the model that it started from."""
     base = read_json(folder / TRAINED_FOLDER / "lorgnette.json")["base_fingerprint"]
-    if base != fingerprint(llava.source):
+    if base != fingerprint(learner.source):
         raise InputError(
-            f"{folder}: was trained on another model than {llava.source} is now. It is left as it is. Next: bring that "
-            "model back, or choose another --output."
+            f"{folder}: was trained on another model than {learner.source} is now. It is left as it is. Next: bring "
+            "that model back, or choose another --output."
         )
-    prepared = prepare(stage, llava, keep_projector=keep_projector)
+    prepared = prepare(stage, learner, keep_projector=keep_projector)
     load_trained(prepared.module, folder / TRAINED_FOLDER)
     return prepared
 
@@ -172,9 +177,9 @@ def require_same_origin(folder: Path, made_from: dict[str, str]) -> None:
         )
 
 
-def usable_samples(stage: Stage, llava: Llava) -> Iterator[Rendered]:
+def usable_samples(stage: Stage, learner: Learner) -> Iterator[Rendered]:
     """Yield the samples of a stage that render and whose images open, in their order; others are passed over."""
-    renderer = renderer_of(stage, llava)
+    renderer = renderer_of(stage, learner)
     for source in stage.data:
         for sample in read_samples(source.path, source.format, source.split, source.images, source.limit):
             try:
@@ -187,31 +192,31 @@ def usable_samples(stage: Stage, llava: Llava) -> Iterator[Rendered]:
                 continue  # counted and shown when the stage was trained
 
 
-def renderer_of(stage: Stage, llava: Llava) -> Renderer:
+def renderer_of(stage: Stage, learner: Learner) -> Renderer | PairRenderer:
     """Return the renderer of a stage's samples."""
-    return Renderer(
-        llava.template(stage.chat_template),
-        llava.core.config.image_token_id,
-        llava.image_tokens,
-        stage.max_text_tokens,
-        stage.too_long,
-        soft_prompt_ids(stage.prompt_tuning["num_virtual_tokens"]) if stage.prompt_tuning else llava.prompt_ids,
-    )
+    prompt = soft_prompt_ids(stage.prompt_tuning["num_virtual_tokens"]) if stage.prompt_tuning else None
+    return learner.renderer(stage.chat_template, stage.max_text_tokens, stage.too_long, prompt)
 
 
-def prepare(stage: Stage, llava: Llava, *, keep_projector: bool = False) -> Llava:
+def prepare(stage: Stage, learner: Learner, *, keep_projector: bool = False) -> Learner:
     """Freeze, unfreeze, add LoRA and a soft prompt as the stage says; what trains becomes float32.
 
     Args:
         keep_projector: a stage before trained the projector in place; it then lies in the folder of the adapter too.
     """
     modes = stage.train.modes
+    absent = [part for part, mode in modes.items() if mode != "frozen" and part not in learner.parts]
+    if absent:
+        raise ModelError(
+            f"stages: {stage.name}: train.{absent[0]} is {modes[absent[0]]}, but {learner.source} has only: "
+            f"{', '.join(learner.parts)}. Next: leave it out of train."
+        )
     tower = None
-    if modes["vision_tower"] != "frozen":
-        tower = tower_parameters_that_learn(llava.core, llava.image_size, stage.train.last_layers)
-    prompt = llava.soft_prompt
+    if isinstance(learner, Llava) and modes["vision_tower"] != "frozen":
+        tower = tower_parameters_that_learn(learner.core, learner.image_size, stage.train.last_layers)
+    prompt = learner.soft_prompt
     if stage.prompt_tuning is not None:
-        prompt = (prompt or new_prompt(llava.core, stage.prompt_tuning, llava.source)).requires_grad_(True)
+        prompt = (prompt or new_prompt(learner.core, stage.prompt_tuning, learner.source)).requires_grad_(True)
         if prompt.length != stage.prompt_tuning["num_virtual_tokens"]:
             raise ModelError(
                 f"stages: {stage.name}: prompt_tuning.num_virtual_tokens is "
@@ -219,18 +224,18 @@ def prepare(stage: Stage, llava: Llava, *, keep_projector: bool = False) -> Llav
             )
     elif prompt is not None:
         prompt.requires_grad_(False)
-    freeze_all_but(llava.core, modes, tower)
+    freeze_all_but(learner.core, modes, tower)
     if "lora" not in modes.values():
-        master_weights(llava.core)
-        return replace(llava, soft_prompt=prompt)
-    adapted = add_lora(llava.core, modes, stage.lora or {}, tower=tower, keep_projector=keep_projector)
-    return replace(llava, model=adapted, soft_prompt=prompt)
+        master_weights(learner.core)
+        return replace(learner, soft_prompt=prompt)
+    adapted = add_lora(learner.core, modes, stage.lora or {}, tower=tower, keep_projector=keep_projector)
+    return replace(learner, model=adapted, soft_prompt=prompt)
 
 
-def modes_of(stage: Stage, llava: Llava) -> dict[str, Mode]:
+def modes_of(stage: Stage, learner: Learner) -> dict[str, Mode]:
     """Return part -> mode, the soft prompt among them where there is one."""
-    modes = dict(stage.train.modes)
-    if llava.soft_prompt is not None:
+    modes = {part: mode for part, mode in stage.train.modes.items() if part in learner.parts}
+    if learner.soft_prompt is not None:
         modes[SOFT_PROMPT] = "full" if stage.prompt_tuning is not None else "frozen"
     return modes
 
@@ -264,14 +269,14 @@ def parts_of_run(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def render_sources(
-    stage: Stage, sources: Sequence[Source], llava: Llava, seed: int, max_bad_share: float, progress: Progress
+    stage: Stage, sources: Sequence[Source], learner: Learner, seed: int, max_bad_share: float, progress: Progress
 ) -> tuple[list[Rendered], Findings]:
     """Render all samples of a stage's sources, each source repeated by its weight.
 
     Raises:
         DataError: if a source cannot be read, or too many of its samples cannot be used.
     """
-    renderer = renderer_of(stage, llava)
+    renderer = renderer_of(stage, learner)
     everything: list[Rendered] = []
     total = Findings()
     for source in sources:

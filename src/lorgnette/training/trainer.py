@@ -18,43 +18,46 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from lorgnette.data.dataset import RenderedDataset, RowCollator, SharedImageSampler
-from lorgnette.data.rows import Row
+from lorgnette.data.pairs import PairCollator
 from lorgnette.errors import NonFiniteLoss, RecipeError
 from lorgnette.models.adapters import load_trained, save_trained
-from lorgnette.models.forward import row_logits
-from lorgnette.models.loading import Llava
+from lorgnette.models.learner import Learner
 from lorgnette.models.trainable import Mode, parameter_groups, require_gradients
 from lorgnette.run import seal_checkpoint
 
 
 class RowTrainer(Trainer):  # type: ignore[misc]
-    """Train a LLaVA on rows.
+    """Train a LLaVA on rows, or a text-to-text model on padded pairs.
 
     Args:
-        llava: the model, its trained parameters set by `models.trainable` or `models.adapters`.
+        learner: the model, its trained parameters set by `models.trainable` or `models.adapters`.
         modes: part -> frozen, lora or full.
         rates: part -> learning rate.
-        collator: makes rows of rendered samples.
+        collator: makes batches of rendered samples.
+        share_images: bring samples about the same images together.
     """
 
     def __init__(
         self,
-        llava: Llava,
+        learner: Learner,
         args: TrainingArguments,
         train: RenderedDataset,
         validation: RenderedDataset | None,
-        collator: RowCollator,
+        collator: RowCollator | PairCollator,
         modes: Mapping[str, Mode],
         rates: Mapping[str, float],
         callbacks: list[TrainerCallback],
+        *,
+        share_images: bool = True,
     ) -> None:
-        self.llava = llava
+        self.learner = learner
         self.modes = modes
         self.rates = rates
+        self.share_images = share_images
         self.optimizer: torch.optim.Optimizer | None
         self.control: Any
         super().__init__(
-            model=llava.module,
+            model=learner.module,
             args=args,
             train_dataset=train,
             eval_dataset=validation,
@@ -76,11 +79,10 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         Raises:
             NonFiniteLoss: naming the samples of the row.
         """
-        row: Row = inputs["row"]
-        if self.modes["vision_tower"] == "frozen":
-            self.llava.core.model.vision_tower.eval()  # Trainer puts the whole model into train()
+        row = inputs["row"]
+        self.learner.hold_still(self.modes)
         with self.accelerator.autocast():
-            logits = row_logits(model, self.llava.core, row, self.llava.scale, prompt=self.llava.soft_prompt)
+            logits = self.learner.logits(row, model)
         total = cross_entropy(logits.float(), row.labels, reduction="sum")
         if not torch.isfinite(total):
             raise NonFiniteLoss(
@@ -110,7 +112,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]
     def _loader(self, dataset: RenderedDataset, batch_size: int, seed: int | None) -> DataLoader[Any]:
         sampler = None
         if seed is not None:
-            sampler = SharedImageSampler(dataset.samples, seed, share_images=self.data_collator.share_images)
+            sampler = SharedImageSampler(dataset.samples, seed, share_images=self.share_images)
         workers = self.args.dataloader_num_workers
         loader: DataLoader[Any] = DataLoader(
             dataset,
@@ -133,9 +135,9 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         total = torch.zeros(2, dtype=torch.float64)  # loss, tokens
         loader = self._loader(eval_dataset or self.eval_dataset, self.args.eval_batch_size, None)
         for batch in loader:
-            row: Row = batch["row"].to(self.args.device)
+            row = batch["row"].to(self.args.device)
             with self.accelerator.autocast():
-                logits = row_logits(self.model, self.llava.core, row, self.llava.scale, prompt=self.llava.soft_prompt)
+                logits = self.learner.logits(row, self.model)
             total += torch.tensor(
                 [float(cross_entropy(logits.float(), row.labels, reduction="sum")), row.labels.numel()]
             )
