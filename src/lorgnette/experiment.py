@@ -6,7 +6,7 @@ absent, so calling it again does only what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,19 @@ from lorgnette.errors import InputError, RecipeError
 from lorgnette.evaluation.evaluate import RESULT, Settings, evaluate
 from lorgnette.evaluation.tasks import find_task, read_documents
 from lorgnette.models.assembly import assemble, located
-from lorgnette.models.learner import load_model, save_model
+from lorgnette.models.learner import Learner, load_model, save_model
 from lorgnette.models.loading import DTYPES, fingerprint, load_config
+from lorgnette.models.trainable import Part, parts_table
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Evaluation, Recipe, Stage
 from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
-from lorgnette.training.arguments import training_arguments
+from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.hand_over import merged_model, needs_start, trains_projector
 from lorgnette.training.stages import (
     is_trained,
+    modes_of,
     parts_of_run,
+    prepare,
     restore_stage,
     run_stage,
 )
@@ -82,6 +85,29 @@ def check(recipe: Recipe) -> None:
 def plan_of(recipe: Recipe) -> dict[str, Any] | None:
     """Return how the language model is held in 4 bits while it is trained and measured before, or None."""
     return recipe.model.quantization.model_dump() if recipe.model.quantization else None
+
+
+def outlines(recipe: Recipe) -> Iterator[tuple[str, Learner, list[Part], str]]:
+    """Yield for every stage its title, model, table of parts and dtype, by shapes alone."""
+    for stage in recipe.stages:
+        build = recipe.model.build
+        if build is not None:
+            learner: Learner = assemble(
+                build.vision_tower,
+                build.language_model,
+                vision_feature_layer=build.vision_feature_layer,
+                vision_feature_select_strategy=build.vision_feature_select_strategy,
+                image_size=build.image_size,
+                template=recipe.model.chat_template,
+                meta=True,
+            )
+        else:
+            learner = load_model(str(recipe.model.base), template=recipe.model.chat_template, meta=True)
+        prepared = prepare(stage, learner)
+        rates = rates_of(stage, training_arguments(stage, Path(stage.name), recipe.seed).learning_rate)
+        parts = parts_table(prepared.module, modes_of(stage, prepared), rates)
+        held = "4 bits in the language model" if recipe.model.quantization else recipe.model.dtype
+        yield f"stage {stage.name}", prepared, parts, held
 
 
 def keep_recipe(recipe: Recipe, output: Path) -> None:

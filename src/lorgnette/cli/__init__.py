@@ -14,7 +14,7 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from lorgnette import __version__
-from lorgnette.cli import recipes, results, road
+from lorgnette.cli import model, recipes, results, road
 from lorgnette.cli.terminal import console, errors
 from lorgnette.errors import LorgnetteError
 
@@ -25,11 +25,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+model_app = typer.Typer(help="Look at models, put them together, merge what was trained.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
 recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 
 COMMANDS: dict[typer.Typer, tuple[Callable[..., Any], ...]] = {
     app: (road.quickstart, road.run, road.train, results.evaluate, results.compare),
+    model_app: (model.inspect, model.build, model.merge),
     recipe_app: (recipes.schema, recipes.show),
 }
 for group, commands in COMMANDS.items():

@@ -21,7 +21,7 @@ from lorgnette.evaluation.results import summarise
 from lorgnette.evaluation.tasks import read_documents
 from lorgnette.evaluation.tasks.task import Document, Task
 from lorgnette.inference.engine import Generation, batches, generate
-from lorgnette.models.loading import Llava
+from lorgnette.models.llava import Llava
 from lorgnette.progress import progress_bar
 from lorgnette.run import append_json_line, read_json, read_json_lines, write_json, write_json_lines
 

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from lorgnette.data.rendering import Rendered
 from lorgnette.data.rows import Block, Layout, Pixels, Row, build_row
 from lorgnette.models.forward import row_embeddings
-from lorgnette.models.loading import Llava
+from lorgnette.models.llava import Llava
 
 PREFIX = -1
 """Owner of a cached key that every question of its group sees."""

@@ -171,20 +171,23 @@ def load_trained(model: Any, folder: Path) -> None:
     with explained(str(folder), "trained weights"):
         if isinstance(model, PeftModel):
             saved = load_peft_weights(str(folder), device="cpu")
-            _require_same_tensors(folder, saved, get_peft_model_state_dict(model))
+            require_same_tensors(folder, saved, get_peft_model_state_dict(model))
             set_peft_model_state_dict(model, saved)
         in_place = _trained_in_place(model)
         if in_place or (folder / TRAINED).exists():
             saved = load_file(folder / TRAINED)
-            _require_same_tensors(folder, saved, in_place)
+            require_same_tensors(folder, saved, in_place)
             with torch.no_grad():
                 for name, value in saved.items():
                     in_place[name].copy_(value)
 
 
-def _require_same_tensors(
-    folder: Path, saved: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
-) -> None:
+def require_same_tensors(folder: Path, saved: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    """Refuse tensors that are missing, left over or of another shape.
+
+    Raises:
+        ModelError: naming the first one.
+    """
     found = {(name, value.shape) for name, value in saved.items()}
     wanted = {(name, value.shape) for name, value in expected.items()}
     if different := sorted(found ^ wanted):

@@ -23,7 +23,8 @@ from transformers import (
 from lorgnette.data.sample import IMAGE_TAG
 from lorgnette.data.templates import TEMPLATES, chat_template
 from lorgnette.errors import ModelError
-from lorgnette.models.loading import Llava, bind, explained, image_tokens_of, load_config, require_clean_load
+from lorgnette.models.llava import Llava
+from lorgnette.models.loading import bind, explained, image_tokens_of, load_config, require_clean_load
 
 STARTER = "starter:"
 STARTER_MODELS = ("vision-tower", "language-model")

@@ -9,9 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lorgnette.models.learner import Learner
-from lorgnette.models.loading import Llava, fingerprint
-from lorgnette.models.trainable import Part
+from lorgnette.models.learner import Learner, load_model
+from lorgnette.models.llava import Llava
+from lorgnette.models.loading import fingerprint, load_config
+from lorgnette.models.trainable import Mode, Part, freeze_all_but, parts_table
 from lorgnette.run import read_json
 
 SCALES_IMAGE_FEATURES_BEFORE_5_4 = ("gemma",)
@@ -55,6 +56,19 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
         facts.append(("soft prompt", f"{learner.soft_prompt.length} virtual tokens"))
     facts.append(("fingerprint", fingerprint(learner.source)))
     return Description(tuple(facts), tuple(parts))
+
+
+def outline(source: str) -> Description:
+    """Describe a model by its shapes alone; weights are not read, but for the fingerprint.
+
+    Raises:
+        ModelError: if the folder is missing or holds something else.
+    """
+    learner = load_model(source, meta=True)
+    frozen: dict[str, Mode] = dict.fromkeys(learner.parts, "frozen")
+    freeze_all_but(learner.core, frozen)
+    parts = parts_table(learner.model, frozen, {})
+    return describe(learner, parts, str(load_config(source).dtype or "float32").removeprefix("torch."))
 
 
 def show_description(found: Description, console: Console) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from lorgnette.errors import ModelError
-from lorgnette.models.loading import Llava, load_config, load_llava
+from lorgnette.models.llava import Llava
+from lorgnette.models.loading import load_config, load_llava
 from lorgnette.models.saving import save_llava
 from lorgnette.models.text_to_text import TextToText, load_text_to_text
 
@@ -38,9 +39,9 @@ def load_model(
     return loaded
 
 
-def save_model(learner: Learner, folder: Path, record: dict[str, Any]) -> None:
+def save_model(learner: Learner, folder: Path, record: dict[str, Any], max_shard_size: str = "4GB") -> None:
     """Write a model and `lorgnette.json` (what the folder is and where it came from), whole or not at all."""
     if isinstance(learner, Llava):
-        save_llava(learner, folder, record)
+        save_llava(learner, folder, record, max_shard_size)
     else:
-        learner.save(folder, record)
+        learner.save(folder, record, max_shard_size)

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lorgnette.data.templates import stop_ids
-from lorgnette.models.loading import Llava
+from lorgnette.models.llava import Llava
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, save_prompt
 from lorgnette.run import whole_folder
 

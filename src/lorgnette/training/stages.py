@@ -26,7 +26,8 @@ from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, InputError, ModelError, RunError
 from lorgnette.models.adapters import add_lora, load_trained, save_trained
 from lorgnette.models.learner import Learner
-from lorgnette.models.loading import Llava, fingerprint
+from lorgnette.models.llava import Llava
+from lorgnette.models.loading import fingerprint
 from lorgnette.models.soft_prompt import new_prompt
 from lorgnette.models.trainable import (
     SOFT_PROMPT,

@@ -1,0 +1,120 @@
+"""Commands about models: model inspect, model build, model merge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorgnette.cli.terminal import Overrides, console, settle
+from lorgnette.errors import InputError
+
+DType = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+
+
+def inspect(
+    model: Annotated[str | None, typer.Argument(help="Folder or hub name.", show_default=False)] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Show what each stage of a recipe would train.", show_default=False)
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show what a model is, or what a recipe would train of it; no weights are read, so a 7B model needs no memory.
+
+    Example: lorgnette model inspect --recipe recipes/smollm2-dinov2-easyvqa.yaml
+    """
+    settle()
+    from lorgnette.experiment import outlines  # noqa: PLC0415
+    from lorgnette.models.inspection import describe, outline, show_description  # noqa: PLC0415
+    from lorgnette.recipe.reading import read_recipe  # noqa: PLC0415
+
+    if (model is None) == (recipe is None):
+        raise InputError("model inspect takes a MODEL or a --recipe, one of them.")
+    if model is not None:
+        show_description(outline(model), console)
+        console.print(f"Next: lorgnette evaluate {model} --task NAME", soft_wrap=True, markup=False)
+        return
+    assert recipe is not None
+    for title, learner, parts, dtype in outlines(read_recipe(recipe, overrides or [])):
+        console.print(f"\n{title}", markup=False)
+        show_description(describe(learner, parts, dtype), console)
+    console.print(f"Next: lorgnette run {recipe}", soft_wrap=True, markup=False)
+
+
+def build(
+    vision_tower: Annotated[str, typer.Argument(help="The model that sees: folder or hub name.", show_default=False)],
+    language_model: Annotated[
+        str, typer.Argument(help="The model that speaks: folder or hub name.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Argument(help="The new folder.", show_default=False)],
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the images; the tower's own if not given.")
+    ] = None,
+    vision_feature_layer: Annotated[int, typer.Option(help="The layer of the tower that is projected.")] = -2,
+    chat_template: Annotated[str | None, typer.Option(help="A named one; the tokenizer's own if not given.")] = None,
+    dtype: DType = "float32",
+    seed: Annotated[int, typer.Option(help="Of the new projector.")] = 42,
+) -> None:
+    """Put a vision tower and a language model together; the projector between them is untrained.
+
+    Example: lorgnette model build openai/clip-vit-large-patch14-336 Qwen/Qwen1.5-4B-Chat qwen-llava --dtype bfloat16
+    """
+    settle()
+    from lorgnette.models.assembly import assemble  # noqa: PLC0415
+    from lorgnette.models.loading import dtype_of  # noqa: PLC0415
+    from lorgnette.models.saving import save_llava  # noqa: PLC0415
+
+    _refuse_existing(output)
+    llava = assemble(
+        vision_tower,
+        language_model,
+        vision_feature_layer=vision_feature_layer,
+        image_size=image_size,
+        template=chat_template,
+        dtype=dtype_of(dtype),
+        seed=seed,
+    )
+    made_of = {"vision_tower": vision_tower, "language_model": language_model}
+    save_llava(llava, output, {"kind": "base", "build": made_of, "seed": seed})
+    console.print(
+        f"The model is in {output}\nNext: give it as model.base in a recipe; its projector is untrained.",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def merge(
+    base: Annotated[str, typer.Argument(help="What the adapters were trained on.", show_default=False)],
+    adapters: Annotated[list[Path], typer.Argument(help="Adapters, in their order.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.", show_default=False)],
+    dtype: DType = "bfloat16",
+    max_shard_size: Annotated[str, typer.Option(help="Of one file.")] = "4GB",
+    samples: Annotated[
+        Path | None, typer.Option(help="LLaVA conversations to compare on; noise if not given.", show_default=False)
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="The folder of their images.", show_default=False)] = None,
+) -> None:
+    """Merge adapters into their base in float32 and check the written folder against base + adapters.
+
+    Example: lorgnette model merge runs/mine/base runs/mine/stages/finetune/trained --output merged
+    """
+    settle()
+    from lorgnette.models.loading import dtype_of  # noqa: PLC0415
+    from lorgnette.models.merging import merge_adapters  # noqa: PLC0415
+
+    dtype_of(dtype)
+    difference = merge_adapters(
+        base, adapters, output, dtype=dtype, max_shard_size=max_shard_size, samples=samples, images=images
+    )
+    console.print(
+        f"The model is in {output}; its logits differ from base + adapters by {difference:.1e} of the largest\n"
+        f"Next: lorgnette evaluate {output} --task NAME",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _refuse_existing(output: Path) -> None:
+    if output.exists():
+        raise InputError(f"{output}: exists already and is left as it is. Next: choose another OUTPUT.")
