@@ -9,10 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 
+from lorgnette.data.readers.captions import read_captions
 from lorgnette.data.readers.easy_vqa import read_easy_vqa, read_easy_vqa_captions
 from lorgnette.data.readers.gqa import read_gqa
 from lorgnette.data.readers.llava import read_llava
 from lorgnette.data.readers.mmbench import read_mmbench
+from lorgnette.data.readers.vqa import read_vqa
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, nearest
 
@@ -23,6 +25,8 @@ READERS: Mapping[str, Reader] = {
     "llava": read_llava,
     "easy-vqa": read_easy_vqa,
     "easy-vqa-captions": read_easy_vqa_captions,
+    "captions": read_captions,
+    "vqa": read_vqa,
     "gqa": read_gqa,
     "mmbench": read_mmbench,
 }
