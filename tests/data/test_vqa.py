@@ -11,7 +11,7 @@ import pytest
 from lorgnette.data.readers import read_samples
 from lorgnette.data.readers.vqa import VQAQuestion, count_range, vqa_questions
 from lorgnette.data.sample import Origin, Sample, Turn
-from lorgnette.errors import DataError, RowError, RowLeftOut
+from lorgnette.errors import DataError, LeftOut, RowError
 from small_sets import VQA_ROWS, picture, write_parquet, write_rsvqa, write_vqa_v2
 
 
@@ -55,9 +55,9 @@ def test_rsvqa(tmp_path: Path) -> None:
         ),
     ]
     assert [(type(row), row.kind, row.where) for row in found if isinstance(row, RowError)] == [
-        (RowLeftOut, "inactive", f"{path}, row 0 (id 0)"),
+        (LeftOut, "inactive", f"{path}, row 0 (id 0)"),
         (RowError, "no answer", f"{path}, row 4 (id 29)"),
-        (RowLeftOut, "inactive", f"{path}, row 5 (id 30)"),
+        (LeftOut, "inactive", f"{path}, row 5 (id 30)"),
     ]
     assert [row for row in vqa_questions(path, None, None) if isinstance(row, VQAQuestion)] == found[1:4]
 

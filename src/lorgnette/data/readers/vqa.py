@@ -31,7 +31,7 @@ from lorgnette.data.readers.cells import (
 )
 from lorgnette.data.readers.tables import Columns, Row, Rows, object_rows, read_json, table_rows
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
-from lorgnette.errors import DataError, RowError, RowLeftOut
+from lorgnette.errors import DataError, LeftOut, RowError
 
 COLUMNS = Columns(
     ("question", "image"),
@@ -66,7 +66,7 @@ class VQAQuestion:
 
 
 def vqa_questions(path: str, split: str | None, images: str | None) -> Iterator[VQAQuestion | RowError]:
-    """Yield the questions in the file's order; a stub of RSVQA is a `RowLeftOut`.
+    """Yield the questions in the file's order; a stub of RSVQA is a `LeftOut`.
 
     Args:
         path: a file of questions, a table, a folder of either, or the name of a data set on the hub.
@@ -148,7 +148,7 @@ def _rsvqa(rows: list[Any], file: Path, images: Path | None) -> Iterator[VQAQues
             origin, row = entry
             where = f"{origin} (id {row.get('id')!s:.100})"
             if row.get("active") is False:
-                raise RowLeftOut("inactive", where, "the row is a stub: the set marks it as inactive.")
+                raise LeftOut("inactive", where, "the row is a stub: the set marks it as inactive.")
             name = required_text(row, "id", str(origin))
             image = image_path(folder, f"{whole_number(row, 'img_id', where)}.tif", where)
             question, kind = (required_text(row, column, where) for column in ("question", "type"))
