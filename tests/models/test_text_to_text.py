@@ -62,10 +62,11 @@ def logits_of(model: TextToText, samples: list[Sample]) -> torch.Tensor:
 def test_source_and_target_are_what_was_said(small: TextToText) -> None:
     rendered = small.renderer().render(SAMPLES[2])
     decode = small.tokenizer.decode
-    assert decode(rendered.input_ids) == "What is this?\nA cat.\nWhere?</s>"
-    assert decode(rendered.labels) == "On the table.</s>"
-    short = PairRenderer(small.tokenizer, max_text_tokens=len(rendered.input_ids) + 2, too_long="cut_end")
-    assert short.render(SAMPLES[2]).labels == rendered.labels[:2]
+    assert decode(rendered.input_ids) == "What is this?\nA cat.\nWhere?</s>On the table.</s>"
+    assert decode([label for label in rendered.labels if label >= 0]) == "On the table.</s>"
+    source = sum(label < 0 for label in rendered.labels)
+    short = PairRenderer(small.tokenizer, max_text_tokens=source + 2, too_long="cut_end").render(SAMPLES[2])
+    assert (short.labels, short.shortened) == (rendered.labels[: source + 2], len(rendered.labels) - source - 2)
     with pytest.raises(RowError, match="max_text_tokens 3"):
         PairRenderer(small.tokenizer, max_text_tokens=3).render(SAMPLES[2])
     with pytest.raises(RowError, match="cannot see"):
@@ -80,8 +81,8 @@ def test_a_batch_equals_transformers_own_loss_one_by_one(small: TextToText) -> N
     loss = torch.nn.functional.cross_entropy(together, pairs.labels, reduction="sum")
     alone = 0.0
     for sample in SAMPLES:
-        rendered = small.renderer().render(sample)
-        ids, labels = torch.tensor([rendered.input_ids]), torch.tensor([rendered.labels])
+        pairs_of_one = batch_of(small, [sample])
+        ids, labels = pairs_of_one.input_ids, pairs_of_one.labels[None]
         with torch.no_grad():
             alone += float(small.core(input_ids=ids, labels=labels).loss) * labels.numel()
     assert float(loss) == pytest.approx(alone, rel=1e-5)

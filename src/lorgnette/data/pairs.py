@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 
-from lorgnette.data.rendering import IGNORE_INDEX, Rendered, TooLong
+from lorgnette.data.rendering import IGNORE_INDEX, Encoded, Expansion, Rendered, Renderer, TooLong
 from lorgnette.data.sample import Sample, Turn, check_sample
 from lorgnette.errors import DataError, RowError
+
+NO_IMAGE = -1
+"""No token has this id: there are no images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Pairs:
 
 
 class PairRenderer:
-    """Render samples to source and target ids: `Rendered.input_ids` is the source, `Rendered.labels` the target.
+    """Render samples to the ids of source and target, one after the other; only the target carries labels.
 
     Args:
         tokenizer: of the model; it ends texts with its end of sequence.
@@ -68,10 +71,18 @@ class PairRenderer:
         self.tokenizer = tokenizer
         self.max_text_tokens = max_text_tokens
         self.too_long = too_long
-        self.soft_prompt = soft_prompt
+        self.expansion = Expansion(NO_IMAGE, 1, soft_prompt)
 
     def render(self, sample: Sample) -> Rendered:
         """Render a conversation; its last answer is the target.
+
+        Raises:
+            RowError: as `encode`.
+        """
+        return self.expansion.rendered(self.encode(sample), sample.id, ())
+
+    def encode(self, sample: Sample) -> Encoded:
+        """Render a conversation without the soft prompt; this depends on its turns alone.
 
         Raises:
             RowError: if the sample is malformed, has images, or is too long and the policy refuses it.
@@ -86,7 +97,8 @@ class PairRenderer:
         if over and (self.too_long != "cut_end" or over >= len(target)):
             length = len(source) + len(target)
             raise RowError("too long", where, f"{length} text tokens. Allowed: max_text_tokens {self.max_text_tokens}.")
-        return Rendered(sample.id, (), (*self.soft_prompt, *source), target[: len(target) - over], over)
+        kept = target[: len(target) - over]
+        return Encoded((*source, *kept), (*(IGNORE_INDEX,) * len(source), *kept), over)
 
     def render_prompt(self, sample_id: str, images: tuple[str, ...], turns: Sequence[Turn]) -> Rendered:
         """Render turns that the model shall answer; no label is set.
@@ -96,7 +108,13 @@ class PairRenderer:
         """
         if images:
             raise DataError(f"{sample_id}: has images, but a text-to-text model cannot see.")
-        return Rendered(sample_id, (), (*self.soft_prompt, *self._source(turns)), ())
+        source = self._source(turns)
+        return self.expansion.rendered(Encoded(source, (IGNORE_INDEX,) * len(source)), sample_id, ())
+
+    def decides(self) -> list[Any]:
+        """Return all that decides what becomes of a conversation, apart from its turns and our code."""
+        backend = self.tokenizer.backend_tokenizer.to_str()
+        return [backend, self.tokenizer.special_tokens_map, self.max_text_tokens, self.too_long]
 
     def _source(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         return self._ids("\n".join(turn.text.strip() for turn in turns))
@@ -105,6 +123,16 @@ class PairRenderer:
         ids = tuple(self.tokenizer(text, add_special_tokens=True)["input_ids"])
         end = self.tokenizer.eos_token_id
         return ids if ids[-1:] == (end,) else (*ids, end)
+
+
+AnyRenderer = Renderer | PairRenderer
+"""What turns samples into ids and labels, of either kind of model."""
+
+
+def _parted(sample: Rendered) -> tuple[torch.Tensor, torch.Tensor]:
+    """Part a sample's ids into source and target."""
+    ids, labels = torch.tensor(sample.input_ids), torch.tensor(sample.labels)
+    return ids[labels == IGNORE_INDEX], labels[labels != IGNORE_INDEX]
 
 
 @dataclass(frozen=True)
@@ -116,8 +144,7 @@ class PairCollator:
 
     def __call__(self, samples: Sequence[Rendered]) -> dict[str, Any]:
         """Return {"row", "labels", "shift_labels"} as `RowCollator` does."""
-        sources = [torch.tensor(sample.input_ids) for sample in samples]
-        targets = [torch.tensor(sample.labels, dtype=torch.long) for sample in samples]
+        sources, targets = zip(*(_parted(sample) for sample in samples), strict=True)
         padded = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=IGNORE_INDEX)
         start = torch.full((len(samples), 1), self.decoder_start_token_id)
         before = torch.cat([start, padded[:, :-1]], dim=1)

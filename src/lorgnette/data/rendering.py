@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from lorgnette.data.sample import IMAGE_TAG, Sample, Turn, check_sample
 from lorgnette.data.templates import ChatTemplate
@@ -49,6 +50,44 @@ def soft_prompt_ids(length: int) -> tuple[int, ...]:
     return tuple(range(-1, -length - 1, -1))
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What `Rendered` is made of: the same, but every image is one token yet.
+
+    Attributes:
+        input_ids, labels, shortened: as in `Rendered`.
+    """
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    shortened: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """What turns `Encoded` into `Rendered`.
+
+    Attributes:
+        image_token_id: the id that stands for one image token.
+        image_tokens: how many image tokens an image is.
+        soft_prompt: ids that stand for a soft prompt; they come first in every sample and are no text tokens.
+    """
+
+    image_token_id: int
+    image_tokens: int
+    soft_prompt: tuple[int, ...] = ()
+
+    def rendered(self, encoded: Encoded, sample_id: str, images: tuple[str, ...]) -> Rendered:
+        """Put the soft prompt in front and give every image its full number of tokens."""
+        ids = list(self.soft_prompt)
+        labels = [IGNORE_INDEX] * len(ids)
+        for token, label in zip(encoded.input_ids, encoded.labels, strict=True):
+            times = self.image_tokens if token == self.image_token_id else 1
+            ids.extend([token] * times)
+            labels.extend([label] * times)
+        return Rendered(sample_id, images, tuple(ids), tuple(labels), encoded.shortened)
+
+
 class Renderer:
     """Render samples for one tokenizer, chat template and number of tokens an image.
 
@@ -74,12 +113,11 @@ class Renderer:
     ) -> None:
         self.template = template
         self.image_token_id = image_token_id
-        self.image_tokens = image_tokens
         self.max_text_tokens = max_text_tokens
         self.too_long = too_long
-        self.soft_prompt = soft_prompt
+        self.expansion = Expansion(image_token_id, image_tokens, soft_prompt)
         # Question-answering data repeats the same few conversations over many images.
-        self._encode = lru_cache(maxsize=100_000)(self._encode_uncached)
+        self._encode = lru_cache(maxsize=10_000)(self._encode_uncached)
 
     def render(self, sample: Sample) -> Rendered:
         """Render a whole conversation with labels.
@@ -88,12 +126,19 @@ class Renderer:
             DataError: if the sample is malformed, its spans do not fall on token boundaries, nothing in it is
                 supervised, or it is too long and the policy refuses it.
         """
+        return self.expansion.rendered(self.encode(sample), sample.id, sample.images)
+
+    def encode(self, sample: Sample) -> Encoded:
+        """Render a whole conversation with labels, every image as one token; this depends on its turns alone.
+
+        Raises:
+            DataError: as `render`.
+        """
         check_sample(sample)
         try:
-            ids, labels, shortened = self._shorten(sample.turns)
+            return Encoded(*self._shorten(sample.turns))
         except DataError as error:
             raise DataError(f"{sample.origin} (id {sample.id}): {error}") from error
-        return Rendered(sample.id, sample.images, *self._expand(ids, labels), shortened)
 
     def render_prompt(self, sample_id: str, images: tuple[str, ...], turns: Sequence[Turn]) -> Rendered:
         """Render turns up to where the model shall answer; no label is set.
@@ -107,7 +152,23 @@ class Renderer:
                 f"{sample_id}: the prompt has {ids.count(self.image_token_id)} {IMAGE_TAG} tags but "
                 f"{len(images)} images."
             )
-        return Rendered(sample_id, images, *self._expand(ids, (IGNORE_INDEX,) * len(ids)))
+        return self.expansion.rendered(Encoded(ids, (IGNORE_INDEX,) * len(ids)), sample_id, images)
+
+    def decides(self) -> list[Any]:
+        """Return all that decides what becomes of a conversation, apart from its turns and our code."""
+        tokenizer = self.template.tokenizer
+        return [
+            self.template.name,
+            self.template.jinja,
+            self.template.end_of_turn,
+            tokenizer.backend_tokenizer.to_str(),
+            tokenizer.special_tokens_map,
+            self.image_token_id,
+            self.max_text_tokens,
+            self.too_long,
+            # some templates tell the model which day it is
+            str(date.today()) if "strftime_now" in self.template.jinja else None,
+        ]
 
     def _encode_prompt(self, turns: tuple[Turn, ...]) -> tuple[int, ...]:
         text = self._with_bos(self.template.render(turns, add_generation_prompt=True))
@@ -181,15 +242,6 @@ class Renderer:
         if bos is None or text.startswith(bos):
             return text
         return bos + text if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id] else text
-
-    def _expand(self, ids: tuple[int, ...], labels: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        out_ids = list(self.soft_prompt)
-        out_labels = [IGNORE_INDEX] * len(out_ids)
-        for token, label in zip(ids, labels, strict=True):
-            times = self.image_tokens if token == self.image_token_id else 1
-            out_ids.extend([token] * times)
-            out_labels.extend([label] * times)
-        return tuple(out_ids), tuple(out_labels)
 
 
 def _labels(

@@ -6,8 +6,6 @@ where LoRA was trained, else `trained.safetensors`.
 
 from __future__ import annotations
 
-import hashlib
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +16,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from lorgnette.data.dataset import Findings, RenderedDataset, render_all, weighted
+from lorgnette.data.encodings import Encodings, cache_file
 from lorgnette.data.images import open_image
-from lorgnette.data.pairs import PairRenderer
+from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.readers import read_samples
-from lorgnette.data.rendering import Rendered, Renderer, soft_prompt_ids
+from lorgnette.data.rendering import Rendered, soft_prompt_ids
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, InputError, ModelError, RunError
 from lorgnette.models.adapters import add_lora, load_trained, save_trained
@@ -77,7 +76,7 @@ def run_stage(
             stage, stage.validation, learner, seed, max_bad_share, progress
         )
     checkpoint = last_whole_checkpoint(folder)
-    made_from = {"data": content_hash(train), "base": fingerprint(learner.source)}
+    made_from = {"data": train.content_hash(), "base": fingerprint(learner.source)}
     if checkpoint is not None:
         require_same_origin(folder, made_from)
     prepared = prepare(stage, learner, keep_projector=keep_projector)
@@ -99,8 +98,8 @@ def run_stage(
     trainer = RowTrainer(
         prepared,
         args,
-        RenderedDataset(train),
-        RenderedDataset(validation) if validation else None,
+        train,
+        validation if validation else None,
         learner.collator(stage.share_images),
         modes,
         rates,
@@ -154,15 +153,6 @@ def restore_stage(stage: Stage, learner: Learner, folder: Path, *, keep_projecto
     return prepared
 
 
-def content_hash(samples: Sequence[Rendered]) -> str:
-    """Hash what is trained on, in its order: ids, labels and names of images."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(repr((sample.id, sample.images)).encode())
-        digest.update(array("q", (*sample.input_ids, *sample.labels)).tobytes())
-    return f"sha256:{digest.hexdigest()}"
-
-
 def require_same_origin(folder: Path, made_from: dict[str, str]) -> None:
     """Refuse to go on from a checkpoint with other data or another model than it was made with.
 
@@ -182,7 +172,7 @@ def usable_samples(stage: Stage, learner: Learner) -> Iterator[Rendered]:
     """Yield the samples of a stage that render and whose images open, in their order; others are passed over."""
     renderer = renderer_of(stage, learner)
     for source in stage.data:
-        for sample in read_samples(source.path, source.format, source.split, source.images, source.limit):
+        for sample in samples_of(source):
             try:
                 if isinstance(sample, Sample):
                     rendered = renderer.render(sample)
@@ -193,7 +183,7 @@ def usable_samples(stage: Stage, learner: Learner) -> Iterator[Rendered]:
                 continue  # counted and shown when the stage was trained
 
 
-def renderer_of(stage: Stage, learner: Learner) -> Renderer | PairRenderer:
+def renderer_of(stage: Stage, learner: Learner) -> AnyRenderer:
     """Return the renderer of a stage's samples."""
     prompt = soft_prompt_ids(stage.prompt_tuning["num_virtual_tokens"]) if stage.prompt_tuning else None
     return learner.renderer(stage.chat_template, stage.max_text_tokens, stage.too_long, prompt)
@@ -256,8 +246,15 @@ def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, conso
     )
     if findings.shortened:
         console.print(f"shortened: {findings.shortened:,} samples by {findings.shortened_tokens:,} text tokens")
-    for reason, count in findings.dropped.most_common():
-        console.print(f"dropped: {count:,} samples: {reason}", markup=False)
+    for title, counted in (
+        ("mended", findings.mended),
+        ("left out", findings.left_out),
+        ("dropped", findings.dropped),
+    ):
+        for reason, count in counted.most_common():
+            console.print(f"{title}: {count:,} samples: {reason}", markup=False)
+    for note in findings.notes:
+        console.print(f"note: {note}", markup=False)
 
 
 def parts_of_run(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -271,22 +268,36 @@ def parts_of_run(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 def render_sources(
     stage: Stage, sources: Sequence[Source], learner: Learner, seed: int, max_bad_share: float, progress: Progress
-) -> tuple[list[Rendered], Findings]:
+) -> tuple[RenderedDataset, Findings]:
     """Render all samples of a stage's sources, each source repeated by its weight.
 
     Raises:
         DataError: if a source cannot be read, or too many of its samples cannot be used.
     """
     renderer = renderer_of(stage, learner)
-    everything: list[Rendered] = []
+    everything = []
     total = Findings()
     for source in sources:
-        samples = read_samples(source.path, source.format, source.split, source.images, source.limit)
+        samples = samples_of(source)
         shown = progress.track(samples, total=None, description=f"reading {source.path}")
-        rendered, findings = render_all(shown, renderer, max_bad_share)
-        chosen = weighted(rendered, source.weight, seed)
+        encodings = Encodings(cache_file(renderer, source.path, source.format, source.split))
+        rendered, findings = render_all(shown, renderer, max_bad_share, encodings)
+        encodings.keep()
+        findings.notes += encodings.notes
+        if source.limit is not None and findings.read < source.limit:
+            findings.notes.append(f"{source.path}: limit {source.limit:,}, but it has only {findings.read:,} samples")
+        chosen = weighted(len(rendered), source.weight, seed)
         if not chosen:
             raise DataError(f"{source.path}: weight {source.weight} of {len(rendered)} samples leaves none.")
-        everything.extend(chosen)
+        everything.append((rendered, chosen))
         total = total + findings
-    return everything, total
+    return RenderedDataset(everything), total
+
+
+def samples_of(source: Source) -> Iterator[Sample | DataError]:
+    """Read a source of the recipe.
+
+    Raises:
+        DataError: if there is no such format, or the source cannot be read.
+    """
+    return read_samples(source.path, source.format, source.split, source.images, source.limit, source.options)
