@@ -100,6 +100,12 @@ class Row:
     layout: Layout
     groups: tuple[Group, ...]
 
+    @property
+    def last_places(self) -> torch.Tensor:
+        """Return the place of every sample's last token, in the order of the micro-batch: (samples)."""
+        lasts = {member: stop - 1 for group in self.groups for member, _, stop in group.branches}
+        return torch.tensor([lasts[member] for member in range(len(lasts))], device=self.input_ids.device)
+
     # transformers and accelerate move batches with `.to(device, non_blocking=...)`
     def to(self, device: torch.device | str, **_: Any) -> Row:
         """Move all tensors to a device."""
