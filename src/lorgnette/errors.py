@@ -5,6 +5,7 @@
     │   ├── RecipeError       the recipe, all its mistakes at once
     │   ├── DataError         a data file, a sample or an image
     │   │   └── RowError      one row of a data file; the others can still be used
+    │   │       └── RowLeftOut    its own data set marks it as not for use
     │   ├── ModelError        a model folder, a tokenizer or a chat template
     │   └── MissingExtra      an optional library is not installed
     └── RunError              the work itself failed: exit code 1
@@ -54,6 +55,10 @@ class RowError(DataError):
         self.kind = kind
         self.where = where
         self.reason = reason
+
+
+class RowLeftOut(RowError):
+    """A row that its own data set marks as not for use: counted and said, but no bad row."""
 
 
 class ModelError(InputError):

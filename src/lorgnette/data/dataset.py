@@ -16,7 +16,7 @@ from lorgnette.data.images import read_pixels
 from lorgnette.data.rendering import Rendered, Renderer
 from lorgnette.data.rows import build_row
 from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError, RowError
+from lorgnette.errors import DataError, RowError, RowLeftOut
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Findings:
         read: samples read.
         kept: samples that will be used.
         dropped: reason -> how many samples cannot be used.
+        left_out: kind -> how many rows the data set itself marks as not for use; they are no bad rows.
         examples: reason -> the first sample of each kind.
         shortened: samples shortened to `max_text_tokens`; `shortened_tokens` is by how much in all.
         tokens: tokens of the kept samples, images included; `supervised` of them carry loss.
@@ -35,6 +36,7 @@ class Findings:
     read: int = 0
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     shortened: int = 0
     shortened_tokens: int = 0
@@ -45,7 +47,7 @@ class Findings:
         """Count a sample that cannot be used under its kind, or under its message without the place."""
         message = str(error)
         reason = error.kind if isinstance(error, RowError) else message.partition(": ")[2] or message
-        self.dropped[reason] += 1
+        (self.left_out if isinstance(error, RowLeftOut) else self.dropped)[reason] += 1
         self.examples.setdefault(reason, message)
 
     def __add__(self, other: Findings) -> Findings:
@@ -54,6 +56,7 @@ class Findings:
             self.read + other.read,
             self.kept + other.kept,
             self.dropped + other.dropped,
+            self.left_out + other.left_out,
             other.examples | self.examples,
             self.shortened + other.shortened,
             self.shortened_tokens + other.shortened_tokens,
@@ -67,6 +70,7 @@ class Findings:
             "read": self.read,
             "kept": self.kept,
             "dropped": dict(self.dropped),
+            "left_out": dict(self.left_out),
             "shortened": self.shortened,
             "shortened_tokens": self.shortened_tokens,
             "tokens": self.tokens,
@@ -105,8 +109,8 @@ def render_all(
         findings.shortened_tokens += rendered.shortened
         findings.tokens += len(rendered.input_ids)
         findings.supervised += rendered.supervised
-    bad = findings.read - findings.kept
-    if not kept or bad > max_bad_share * findings.read:
+    bad = findings.dropped.total()
+    if not kept or bad > max_bad_share * (findings.kept + bad):
         raise DataError(_too_many(findings, bad, max_bad_share))
     return kept, findings
 
@@ -122,8 +126,10 @@ def _too_many(findings: Findings, bad: int, max_bad_share: float) -> str:
     if not findings.read:
         return "the data is empty: no sample was read. Next: check path, split and limit of the sources."
     lines = [f"  {count} x  {findings.examples[reason]}" for reason, count in findings.dropped.most_common(5)]
+    if not findings.dropped:
+        return f"{findings.examples.popitem()[1]} All {findings.read:,} rows are of this kind: nothing is left to use."
     return (
-        f"{bad:,} of {findings.read:,} samples cannot be used. Allowed: max_bad_share {max_bad_share:.2%}. "
+        f"{bad:,} of {findings.kept + bad:,} samples cannot be used. Allowed: max_bad_share {max_bad_share:.2%}. "
         "Most frequent:\n" + "\n".join(lines) + "\nNext: mend or remove these rows, or raise max_bad_share."
     )
 

@@ -262,6 +262,8 @@ def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, conso
         console.print(f"shortened: {findings.shortened:,} samples by {findings.shortened_tokens:,} text tokens")
     for reason, count in findings.dropped.most_common():
         console.print(f"dropped: {count:,} samples: {reason}", markup=False)
+    for reason, count in findings.left_out.most_common():
+        console.print(f"left out: {count:,} rows that the data set marks as not for use: {reason}", markup=False)
 
 
 def parts_of_run(folders: Sequence[Path]) -> list[dict[str, Any]]:

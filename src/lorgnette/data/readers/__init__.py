@@ -10,7 +10,9 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 from lorgnette.data.readers.easy_vqa import read_easy_vqa, read_easy_vqa_captions
+from lorgnette.data.readers.gqa import read_gqa
 from lorgnette.data.readers.llava import read_llava
+from lorgnette.data.readers.mmbench import read_mmbench
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, nearest
 
@@ -21,6 +23,8 @@ READERS: Mapping[str, Reader] = {
     "llava": read_llava,
     "easy-vqa": read_easy_vqa,
     "easy-vqa-captions": read_easy_vqa_captions,
+    "gqa": read_gqa,
+    "mmbench": read_mmbench,
 }
 
 
