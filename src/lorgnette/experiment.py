@@ -79,7 +79,7 @@ def check(recipe: Recipe) -> None:
             next(samples_of(source), None)
         training_arguments(stage, Path(stage.name), recipe.seed)
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
-        read_documents(find_task(spec.name), spec.split)
+        read_documents(find_task(spec.name, spec.task_options()), spec.split)
 
 
 def plan_of(recipe: Recipe) -> dict[str, Any] | None:
@@ -190,7 +190,7 @@ def measure(
         settings = Settings(spec.split, spec.limit, spec.max_new_tokens, spec.prompt, evaluation.batch_size)
         evaluate(
             learner,
-            find_task(spec.name),
+            find_task(spec.name, spec.task_options()),
             folder / spec.name,
             settings,
             model=named,

@@ -170,6 +170,21 @@ class Renderer:
             str(date.today()) if "strftime_now" in self.template.jinja else None,
         ]
 
+    def first_answer_token(self, turns: Sequence[Turn], answer: str) -> int:
+        """Return the token that an answer to these turns begins with, in the form that it has right after the prompt.
+
+        Raises:
+            DataError: if the answer does not begin on a token boundary, or the prompt reads otherwise before it.
+        """
+        ids, labels = self._encode_uncached((*turns, Turn("assistant", answer)))
+        prompt = self._encode_prompt(tuple(turns))
+        if ids[: len(prompt)] != prompt or labels[len(prompt)] == IGNORE_INDEX:
+            raise DataError(
+                f"the prompt has other tokens when it is followed by {answer!r} in chat template "
+                f"'{self.template.name}', so the answer's first token is not defined."
+            )
+        return ids[len(prompt)]
+
     def _encode_prompt(self, turns: tuple[Turn, ...]) -> tuple[int, ...]:
         text = self._with_bos(self.template.render(turns, add_generation_prompt=True))
         return tuple(self.template.tokenizer(text, add_special_tokens=False)["input_ids"])
