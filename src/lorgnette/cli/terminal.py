@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -14,6 +15,9 @@ from rich.console import Console
 BUSY_PERCENT = 25
 """Threads that spin while they wait are 1.3 times as fast on an idle machine, but 2 to 15 times as slow where other
 work shares the cores (a training step of 4 s took 15 to 110 s beside one busy process, 7 s with sleeping threads)."""
+
+# peft imports it wherever it is installed, and it then recommends a package that is not needed
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 console = Console()
 errors = Console(stderr=True)
