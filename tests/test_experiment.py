@@ -16,6 +16,7 @@ from lorgnette import cli, experiment
 from lorgnette.evaluation import evaluate as evaluation
 from lorgnette.run import read_json, read_json_lines
 from lorgnette.training import hand_over, stages
+from small import make_text_to_text
 
 
 @pytest.fixture(autouse=True)
@@ -382,3 +383,60 @@ def test_qlora_and_a_soft_prompt_walk_the_road(recipe: Path, tmp_path: Path, mon
     assert (tmp_path / "one/comparison.json").read_bytes() == (tmp_path / "two/comparison.json").read_bytes()
     for name in ("model.safetensors", "prompt/adapter_model.safetensors"):
         assert (tmp_path / "one/merged" / name).read_bytes() == (tmp_path / "two/merged" / name).read_bytes()
+
+
+TEXT_TASK = '''
+from lorgnette.evaluation.tasks.task import Document
+
+
+class Words:
+    """Say the word again."""
+
+    name = "words"
+    metric = "exact_match"
+    split = "test"
+    prompt = "{question}"
+    max_new_tokens = 4
+
+    def documents(self, split):
+        return [Document(str(n), (), f"say {word}", word, "word") for n, word in enumerate(["blue", "red", "teal"] * 4)]
+
+    def score(self, document, answer):
+        return float(answer == document.reference)
+'''
+
+
+def test_a_text_to_text_model_walks_the_same_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_text_to_text(tmp_path / "t5")
+    (tmp_path / "road_words.py").write_text(TEXT_TASK)
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = [
+        {"conversations": [{"from": "human", "value": f"say {word}"}, {"from": "gpt", "value": word}]}
+        for word in ["blue", "red", "teal"] * 8
+    ]
+    (tmp_path / "said.json").write_text(json.dumps(rows))
+    content = {
+        "model": {"base": str(tmp_path / "t5")},
+        "stages": [
+            {
+                "name": "tune",
+                "data": [{"path": str(tmp_path / "said.json"), "format": "llava"}],
+                "train": {"language_model": "lora"},
+                "lora": {"r": 8, "lora_alpha": 32, "target_modules": ["q", "v", "wi", "wo"]},
+                "prompt_tuning": {"num_virtual_tokens": 3},
+                "learning_rates": {"soft_prompt": 0.1},
+                "training": {"learning_rate": 3e-2, "max_steps": 40, "per_device_train_batch_size": 12},
+            }
+        ],
+        "evaluation": {"tasks": ["road_words:Words"], "batch_size": 5},
+    }
+    recipe = tmp_path / "t5.yaml"
+    recipe.write_text(yaml.safe_dump(content))
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "t5-run") == 0
+    (task,) = read_json(tmp_path / "t5-run" / "comparison.json")["tasks"]
+    assert (task["before"], task["n"]) == (0.0, 12)
+    assert task["after"] > 0.5
+    assert (tmp_path / "t5-run" / "merged" / "prompt").is_dir()
+    content["stages"][0]["train"] = {"language_model": "lora", "projector": "full"}
+    recipe.write_text(yaml.safe_dump(content))
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "no-projector") == 2

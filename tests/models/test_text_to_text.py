@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
+from transformers import AutoModelForSeq2SeqLM, T5Config
 
 from lorgnette.data.pairs import PairRenderer
 from lorgnette.data.sample import Origin, Sample, Turn
@@ -19,7 +19,7 @@ from lorgnette.models.learner import load_model, save_model
 from lorgnette.models.soft_prompt import new_prompt, save_prompt
 from lorgnette.models.text_to_text import TextToText, load_text_to_text
 from lorgnette.models.trainable import parts_table
-from small import make_tokenizer
+from small import make_text_to_text, make_tokenizer
 
 MODES = {"language_model": "lora"}
 
@@ -39,13 +39,7 @@ SAMPLES = [
 @pytest.fixture
 def small(tmp_path: Path) -> TextToText:
     """A random T5 of two layers with a tokenizer that adds no end of sequence by itself."""
-    tokenizer = make_tokenizer(tmp_path / "t5")
-    config = T5Config(
-        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0,
-        pad_token_id=0, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    torch.manual_seed(1)
-    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
+    make_text_to_text(tmp_path / "t5")
     return load_text_to_text(str(tmp_path / "t5"))
 
 
