@@ -144,7 +144,8 @@ class PairCollator:
 
     def __call__(self, samples: Sequence[Rendered]) -> dict[str, Any]:
         """Return {"row", "labels", "shift_labels"} as `RowCollator` does."""
-        sources, targets = zip(*(_parted(sample) for sample in samples), strict=True)
+        parted = [_parted(sample) for sample in samples]
+        sources, targets = [source for source, _ in parted], [target for _, target in parted]
         padded = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=IGNORE_INDEX)
         start = torch.full((len(samples), 1), self.decoder_start_token_id)
         before = torch.cat([start, padded[:, :-1]], dim=1)

@@ -16,7 +16,7 @@ from lorgnette.data.rows import Pixels, build_row
 from lorgnette.data.sample import Turn
 from lorgnette.errors import DataError
 from lorgnette.models.forward import row_logits
-from lorgnette.models.loading import Llava
+from lorgnette.models.llava import Llava
 
 
 @dataclass(frozen=True, slots=True)

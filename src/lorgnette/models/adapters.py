@@ -47,7 +47,7 @@ def add_lora(
 
     Args:
         model: a `LlavaForConditionalGeneration`.
-        modes: part -> mode.
+        modes: part -> mode; parts that are not named are frozen.
         settings: fields of `peft.LoraConfig`; `target_modules` as in `lora_targets`.
         tower: names of the vision tower's parameters that learn, see `tower_parameters_that_learn`; None for all.
         keep_projector: a stage before trained the projector, so that it belongs in the folder also where it is frozen.
@@ -57,7 +57,8 @@ def add_lora(
     """
     wanted = dict(settings)
     targets = lora_targets(model, modes, wanted.pop("target_modules", "all-linear"), tower)
-    projector = modes["projector"] == "full" or (keep_projector and modes["projector"] == "frozen")
+    mode = modes.get("projector", "frozen")
+    projector = mode == "full" or (keep_projector and mode == "frozen")
     beside = dict(modes) | {"projector": "frozen"}
     with explained("lora", "LoRA settings"):
         config = LoraConfig(target_modules=targets, modules_to_save=[PROJECTOR] if projector else None, **wanted)
@@ -66,7 +67,7 @@ def add_lora(
     for name, parameter in core.named_parameters():
         if beside[part_of(name)] == "full" and (tower is None or part_of(name) != "vision_tower" or name in tower):
             parameter.requires_grad_(True)
-        elif part_of(name) == "projector" and modes["projector"] == "frozen":
+        elif part_of(name) == "projector" and mode == "frozen":
             parameter.requires_grad_(False)
     master_weights(adapted)
     return adapted
