@@ -102,9 +102,9 @@ def test_build_puts_two_models_together(
     assert not (tmp_path / "n2").exists()
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 5e-2)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_merged_folder_answers_as_base_and_adapter(
-    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, tolerance: float
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     words = ("model", "merge", base, adapter, "-o", tmp_path / "merged", "--dtype", dtype, "--max-shard-size", "50KB")
@@ -116,7 +116,7 @@ def test_a_merged_folder_answers_as_base_and_adapter(
     assert str(merged.dtype) == f"torch.{dtype}"
     name = "model.language_model.layers.0.self_attn.q_proj.weight"
     before = LlavaForConditionalGeneration.from_pretrained(base).state_dict()[name]
-    assert (merged.state_dict()[name].float() - before).abs().max() > 10 * tolerance
+    assert (merged.state_dict()[name].float() - before).abs().max() > 0.05
     assert (tmp_path / "merged" / "tokenizer.json").exists()
 
 
