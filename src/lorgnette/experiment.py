@@ -22,7 +22,8 @@ from lorgnette.data.dataset import RowCollator
 from lorgnette.data.readers import read_samples
 from lorgnette.data.templates import require_template
 from lorgnette.errors import InputError
-from lorgnette.evaluation.evaluate import RESULT, Settings, evaluate
+from lorgnette.evaluation.evaluate import Settings, evaluate
+from lorgnette.evaluation.results import RESULT
 from lorgnette.evaluation.tasks import find_task, read_documents
 from lorgnette.models.adapters import merge, require_equal_logits
 from lorgnette.models.assembly import assemble, located

@@ -63,7 +63,9 @@ def _with_punctuation(words: Sequence[str], letters: str) -> str | None:
 
 def _folded(words: Sequence[str], letters: str) -> str | None:
     """Read as `_letter`, with look-alikes of the letters in their place."""
-    alike = {ord(b if a in letters else a): (a if a in letters else b) for a, b in ALIKE if (a in letters) != (b in letters)}
+    alike = {
+        ord(b if a in letters else a): (a if a in letters else b) for a, b in ALIKE if (a in letters) != (b in letters)
+    }
     translated = [word.translate(alike) for word in words]
     if (found := _with_punctuation(translated, letters)) is not None:
         return found

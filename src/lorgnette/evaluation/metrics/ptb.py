@@ -50,7 +50,9 @@ SPELLED = {
     "&nbsp;": "",
     '"': "''",
 }
-AS_ASCII = str.maketrans(dict.fromkeys("’‘‛‹›", "'") | dict.fromkeys("“”«»", '"') | dict.fromkeys("–—―", "--") | {"…": "..."})
+AS_ASCII = str.maketrans(
+    dict.fromkeys("’‘‛‹›", "'") | dict.fromkeys("“”«»", '"') | dict.fromkeys("–—―", "--") | {"…": "..."}
+)
 BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 ENDING = r"'(?:s|m|d|re|ve|ll)\b"
 TOKEN = re.compile(

@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-NUMBERS = dict(zip("none zero one two three four five six seven eight nine ten".split(), "0 0 1 2 3 4 5 6 7 8 9 10".split(), strict=True))
+NUMBERS = dict(
+    zip(
+        "none zero one two three four five six seven eight nine ten".split(),
+        "0 0 1 2 3 4 5 6 7 8 9 10".split(),
+        strict=True,
+    )
+)
 ARTICLES = ("a", "an", "the")
 PUNCTUATION = ';/[]"{}()=+\\_->@`,?!<'
 PERIOD = re.compile(r"\.(?!\d)")
