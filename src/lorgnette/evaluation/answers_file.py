@@ -123,9 +123,8 @@ def _column(path: Path, rows: Sequence[Mapping[str, Any]], what: str, usual: Seq
 def _objects(path: Path) -> list[dict[str, Any]]:
     content = _content(path)
     if isinstance(content, dict):
-        lists = [
-            value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)
-        ]
+        lists = [value for value in content.values() if isinstance(value, list) and value]
+        lists = [value for value in lists if isinstance(value[0], dict)]
         if len(lists) == 1:
             content = lists[0]
         elif content and all(isinstance(value, str) for value in content.values()):
@@ -150,6 +149,8 @@ def _content(path: Path) -> Any:
         raise DataError(f"{path}: there is no such file.{nearest(path.name, near)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty.")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as whole:

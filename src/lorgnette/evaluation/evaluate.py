@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lorgnette.errors import DataError, InputError
 from lorgnette.evaluation.asking import Asker, Question
-from lorgnette.evaluation.results import PREDICTIONS, RESULT, fingerprint_of, write_result
+from lorgnette.evaluation.results import PREDICTIONS, fingerprint_of, write_result
 from lorgnette.evaluation.scoring import score_answers
 from lorgnette.evaluation.tasks import options_of, read_documents
 from lorgnette.evaluation.tasks.task import ChoiceTask, Document, Task

@@ -1,4 +1,4 @@
-"""Run the Java programs that coco-caption uses, from the package pycocoevalcap: only when asked, and if they are there."""
+"""Run the Java programs that coco-caption uses, from the package pycocoevalcap; only when asked."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def run_jar(jar: str, program: Sequence[str], text: str) -> str:
         raise MissingExtra("pycocoevalcap", "java")
     java = shutil.which("java")
     if java is None:
-        raise DataError(
-            "there is no `java` on the path. Next: install Java 8 or newer, or leave the option `java` out."
-        )
+        raise DataError("there is no `java` on the path. Next: install Java 8 or newer, or leave the option out.")
     file = Path(package.origin).parent / jar
     start = ["-jar", str(file)] if program[0].startswith("-") else ["-cp", str(file)]
     done = subprocess.run(

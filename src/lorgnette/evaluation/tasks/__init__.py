@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from lorgnette.errors import DataError, LorgnetteError, RowError, RowLeftOut, nearest
+from lorgnette.errors import DataError, LeftOut, LorgnetteError, RowError, nearest
 from lorgnette.evaluation.tasks.captions import Captions
 from lorgnette.evaluation.tasks.easy_vqa import EasyVQA
 from lorgnette.evaluation.tasks.gqa import GQA, GQARu
@@ -66,7 +66,7 @@ def read_documents(task: Task, split: str | None, limit: int | None = None) -> t
     except Exception as error:  # a task is the user's own code
         raise DataError(f"task {task.name}: documents() raised {error!r}.") from error
     errors = [row for row in given if isinstance(row, DataError)]
-    bad = [row for row in errors if not isinstance(row, RowLeftOut)]
+    bad = [row for row in errors if not isinstance(row, LeftOut)]
     if len(bad) > MAX_BAD_SHARE * len(given):
         raise DataError(
             f"task {task.name}: {len(bad):,} of {len(given):,} rows cannot be used, the first: {bad[0]} "

@@ -111,6 +111,4 @@ class Captions:
 def _warnings(images: int) -> list[str]:
     if images > 1:
         return []
-    return [
-        "With one image CIDEr is 0 whatever the caption says: no word is rarer than another. Next: score more images."
-    ]
+    return ["With one image CIDEr is 0 whatever the caption says: no word is rarer than another. Next: score more."]

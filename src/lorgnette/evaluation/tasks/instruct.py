@@ -87,7 +87,7 @@ class Instruct:
         counts = [len(document.references) for document in documents]
         return {
             **text.sacrebleu_signatures(counts),
-            **{name: "F-measure; rouge_score on words of any alphabet" for name in ("rouge_1", "rouge_2", "rouge_l")},
+            **dict.fromkeys(("rouge_1", "rouge_2", "rouge_l"), "F-measure; rouge_score on words of any alphabet"),
             "meteor": text.meteor_note(self.stemmer, self.wordnet),
             **{f"legacy_{name}": text.LEGACY_NOTE for name in text.ROUGE},
         }

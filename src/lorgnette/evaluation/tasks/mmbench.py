@@ -45,10 +45,8 @@ class MMBench:
 
     def __post_init__(self) -> None:
         find_preset(self.presets, self.preset, self.name)
-        if len(self.letters) != len(LETTERS) or len(set(self.letters)) != len(LETTERS) or not self.letters.isalpha():
-            raise DataError(
-                f"task {self.name}: letters are {self.letters!r}. Allowed: {len(LETTERS)} different letters."
-            )
+        if not len(self.letters) == len(set(self.letters)) == len(LETTERS) or not self.letters.isalpha():
+            raise DataError(f"task {self.name}: letters are {self.letters!r}. Allowed: {len(LETTERS)} that differ.")
 
     @property
     def prompt(self) -> str:
@@ -82,20 +80,14 @@ class MMBench:
             shown[row.answer],
             row.category or None,
             groups={"l2-category": row.l2_category} if row.l2_category else {},
-            fields={
-                "hint": row.hint,
-                "options": options,
-                **{letter: row.options.get(letter, "") for letter in LETTERS},
-            },
+            fields={"hint": row.hint, "options": options} | {letter: row.options.get(letter, "") for letter in LETTERS},
             choices=choices,
         )
 
     def score_all(self, documents: Sequence[Document], answers: Sequence[str]) -> Scored:
         """Read every answer, and score rows and circular groups."""
-        read = [
-            self._read(document, answer, fold=self.homoglyphs == "fold")
-            for document, answer in zip(documents, answers, strict=True)
-        ]
+        pairs = zip(documents, answers, strict=True)
+        read = [self._read(document, answer, fold=self.homoglyphs == "fold") for document, answer in pairs]
         right = [letter == document.reference for letter, document in zip(read, documents, strict=True)]
         indices = [_index(document) for document in documents]
         groups = circular(indices, right, [len(document.choices) for document in documents])

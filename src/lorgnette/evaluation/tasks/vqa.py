@@ -56,7 +56,7 @@ class VQA:
                 + (", whether it is one of them where there are fewer than four" if fewest < 4 else ""),
                 "evalai_match": "EvalAI normalisation; the most frequent answer",
                 "exact_match": "lmms-eval's; the most frequent answer",
-                "average_accuracy": "the mean over kinds of questions of vqa_accuracy (overall accuracy is vqa_accuracy)",
+                "average_accuracy": "the mean over kinds of questions of vqa_accuracy (the overall accuracy)",
             },
         )
 
