@@ -18,7 +18,8 @@ from lorgnette.comparison.compare import TaskComparison, compare, print_table, r
 from lorgnette.comparison.report import write_report
 from lorgnette.data.templates import require_template
 from lorgnette.errors import InputError, RecipeError
-from lorgnette.evaluation.evaluate import RESULT, Settings, evaluate
+from lorgnette.evaluation.evaluate import Settings, evaluate
+from lorgnette.evaluation.results import RESULT
 from lorgnette.evaluation.tasks import find_task, read_documents
 from lorgnette.models.assembly import assemble, located
 from lorgnette.models.learner import Learner, load_model, save_model

@@ -68,7 +68,7 @@ def choose(
     llava.model.eval()
     device = next(llava.core.parameters()).device
     row = build_row(prompts, pixels, llava.core.config.image_token_id).to(device)
-    logits = row_logits(llava.model, llava.core, row, llava.scale, row.last_places).float()
+    logits = row_logits(llava.model, llava.core, row, llava.scale, row.last_places, llava.soft_prompt).float()
     likely = logits.log_softmax(-1)  # (prompts, V)
     return [_choice(scores, asked) for scores, asked in zip(likely, options, strict=True)]
 

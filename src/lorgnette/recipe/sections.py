@@ -192,7 +192,7 @@ class TaskSpec(Section):
     """The longest answer in tokens; null: the task's own."""
     prompt: Text | None = None
     """The text around each question, with fields such as `{question}`; null: the task's own."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """What the task can be told, by name, such as `protocol: likelihood`; see docs/benchmarks.md."""
 
     def task_options(self) -> dict[str, Any]:

@@ -63,9 +63,10 @@ def _with_punctuation(words: Sequence[str], letters: str) -> str | None:
 
 def _folded(words: Sequence[str], letters: str) -> str | None:
     """Read as `_letter`, with look-alikes of the letters in their place."""
-    alike = {
-        ord(b if a in letters else a): (a if a in letters else b) for a, b in ALIKE if (a in letters) != (b in letters)
-    }
+    alike: dict[int, str] = {}
+    for latin, cyrillic in ALIKE:
+        if (latin in letters) != (cyrillic in letters):
+            alike |= {ord(cyrillic): latin} if latin in letters else {ord(latin): cyrillic}
     translated = [word.translate(alike) for word in words]
     if (found := _with_punctuation(translated, letters)) is not None:
         return found

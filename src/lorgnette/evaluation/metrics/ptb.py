@@ -15,109 +15,15 @@ from lorgnette.evaluation.metrics.coco_java import run_jar
 
 NOTE = "tokens like the Penn Treebank's, made without Java: coco-caption's on ordinary captions, close to it on others"
 JAVA_NOTE = "Stanford PTBTokenizer 3.4.1, as in coco-caption"
-DROPPED = frozenset(
-    ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
-)
+PUNCTUATION = "'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;"
+DROPPED = frozenset(PUNCTUATION.split())
 
-ABBREVIATIONS = [
-    "mr",
-    "mrs",
-    "ms",
-    "dr",
-    "prof",
-    "st",
-    "sr",
-    "jr",
-    "etc",
-    "vs",
-    "cf",
-    "al",
-    "gen",
-    "col",
-    "sgt",
-    "capt",
-    "lt",
-    "rep",
-    "sen",
-    "gov",
-    "pres",
-    "dept",
-    "ave",
-    "mt",
-    "ft",
-    "jan",
-    "feb",
-    "mar",
-    "apr",
-    "jun",
-    "jul",
-    "aug",
-    "sep",
-    "sept",
-    "oct",
-    "nov",
-    "dec",
-    "mon",
-    "tue",
-    "tues",
-    "wed",
-    "thu",
-    "thurs",
-    "fri",
-    "inc",
-    "ltd",
-    "co",
-    "corp",
-    "bros",
-    "bldg",
-    "ste",
-    "sq",
-    "ct",
-    "est",
-    "blvd",
-    "rd",
-    "rev",
-    "hon",
-    "esq",
-    "messrs",
-    "mme",
-    "maj",
-    "adm",
-    "cmdr",
-    "cpl",
-    "pvt",
-    "supt",
-    "det",
-    "insp",
-    "ph.d",
-]
-STARTS = [
-    "a",
-    "an",
-    "and",
-    "as",
-    "at",
-    "but",
-    "for",
-    "he",
-    "i",
-    "if",
-    "in",
-    "it",
-    "no",
-    "on",
-    "she",
-    "so",
-    "that",
-    "the",
-    "there",
-    "these",
-    "they",
-    "this",
-    "those",
-    "we",
-    "you",
-]
+ABBREVIATIONS = (
+    "mr mrs ms dr prof st sr jr etc vs cf al gen col sgt capt lt rep sen gov pres dept ave mt ft jan feb mar apr jun "
+    "jul aug sep sept oct nov dec mon tue tues wed thu thurs fri inc ltd co corp bros bldg ste sq ct est blvd rd rev "
+    "hon esq messrs mme maj adm cmdr cpl pvt supt det insp ph.d"
+)
+STARTS = "a an and as at but for he i if in it no on she so that the there these they this those we you"
 """After a letter with a full stop, one of these in capitals begins a sentence: the letter is no initial."""
 
 SPELLED = {
@@ -158,8 +64,8 @@ TOKEN = re.compile(
     | (?<!\w)'(?:tis|twas|em|cause|til|n')(?!\w) | (?<!\w)'\d0s\b | 'n(?!\w)'?
     | y'all\b | (?:dunkin|somethin|ol)'(?!\w)
     | \w+(?=n't\b) | n't\b | {ENDING}
-    | (?:[a-z]\.){{2,}}(?:-\w+)* | (?:{"|".join(map(re.escape, ABBREVIATIONS))})\.(?!\w) | (?:no|fig)\.(?=\s*\d)
-    | (?<!\w)[a-z]\.(?=\s*$|\s+(?!(?:{"|".join(word.capitalize() for word in STARTS)})\b)\S)
+    | (?:[a-z]\.){{2,}}(?:-\w+)* | (?:{"|".join(map(re.escape, ABBREVIATIONS.split()))})\.(?!\w) | (?:no|fig)\.(?=\s*\d)
+    | (?<!\w)[a-z]\.(?=\s*$|\s+(?!(?:{"|".join(word.capitalize() for word in STARTS.split())})\b)\S)
     | \d{{1,2}}:\d\d | [-+]\d+(?:[.,]\d+)*(?!\w) | \.\d+(?!\w) | \d+(?:[.,]\d+)+ | \d+(?:[:/-]\d+)+(?!\w)
     | (?-i:[A-Z]+&[A-Z]+)\b | (?:us|a|c|hk)\$
     | (?:[dol]'(?=[^\W\d_]) | [a-hj-xz]'(?=[a-zà-ÿ]{{2}}) | [a-z]*[aeiouy]'(?=[aeiou]))? {{WORD}}
