@@ -29,17 +29,18 @@ from lorgnette.models.assembly import assemble, located
 from lorgnette.models.forward import prepare_for_rows, row_logits
 from lorgnette.models.loading import DTYPES, Llava, fingerprint, load_config, load_llava
 from lorgnette.models.saving import save_llava
+from lorgnette.processes import is_main, processes
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Evaluation, Recipe, Stage
 from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
 from lorgnette.training.stages import (
-    is_trained,
     parts_of_run,
     restore_stage,
     run_stage,
     training_arguments,
     usable_samples,
 )
+from lorgnette.training.trained import is_trained
 
 MERGE_TOLERANCE = 1e-5
 """Largest difference of a merged model's logits, in float32 and relative to the largest logit."""
@@ -48,19 +49,27 @@ MERGE_TOLERANCE = 1e-5
 def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Console) -> list[TaskComparison]:
     """Walk the whole road of a recipe, or what is left of it, into the run folder.
 
+    Several processes share the training batches and the benchmarks' documents; the rest is the main process's.
+
     Raises:
         InputError: if the recipe, its data or models cannot be used, or the folder holds another recipe's run.
         RunError: if training or the merge fails.
     """
     with locked(output):
-        check(recipe)
-        keep_recipe(recipe, output)
-        about = record_start(recipe, output, command)
-        base = build_base(recipe, output, console)
+        about, base = begin(recipe, output, command, console)
         measure(recipe.evaluation, base, recipe, output / "evaluation" / "before", about, console)
         merged = train(recipe, output, console)
         measure(recipe.evaluation, merged, recipe, output / "evaluation" / "after", about, console)
         return report(recipe, output, about, console)
+
+
+def begin(recipe: Recipe, output: Path, command: Sequence[str], console: Console) -> tuple[dict[str, Any], str]:
+    """Check a recipe, keep it in the run folder, and build its base: (this start's provenance, base)."""
+    check(recipe)
+    with processes().main_process_first():
+        keep_recipe(recipe, output)
+        about = record_start(recipe, output, command)
+        return about, build_base(recipe, output, console)
 
 
 def check(recipe: Recipe) -> None:
@@ -105,8 +114,9 @@ def keep_recipe(recipe: Recipe, output: Path) -> None:
 
 def record_start(recipe: Recipe, output: Path, command: Sequence[str]) -> dict[str, Any]:
     """Append this start to provenance.jsonl and return it."""
-    about = provenance(command) | {"seed": recipe.seed}
-    append_json_line(output / "provenance.jsonl", about)
+    about = provenance(command) | {"seed": recipe.seed, "processes": processes().num_processes}
+    if is_main():
+        append_json_line(output / "provenance.jsonl", about)
     return about
 
 
@@ -185,8 +195,9 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
         place = output / "stages" / stage.name
         if number and "lora" in recipe.stages[number - 1].train.model_dump().values():
             llava, _ = merged_model(llava, recipe.stages[number - 1], recipe)
-            if not (place / "start").exists():  # the adapter of this stage belongs to this model, not to the base
-                save_llava(llava, place / "start", {"kind": "start", "base": base, "stage": stage.name})
+            with processes().main_process_first():
+                if not (place / "start").exists():  # the adapter of this stage belongs to this model, not to the base
+                    save_llava(llava, place / "start", {"kind": "start", "base": base, "stage": stage.name})
             llava.core.name_or_path = str(place / "start")
         if is_trained(place):
             llava = restore_stage(stage, llava, place)
@@ -204,7 +215,9 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
     if recipe.stages:
         llava, difference = merged_model(llava, recipe.stages[-1], recipe)
     record = {"kind": "merged", "base": base, "base_fingerprint": fingerprint(base), "merge_difference": difference}
-    save_llava(llava, folder, record)
+    with processes().main_process_first():
+        if not folder.exists():
+            save_llava(llava, folder, record)
     return str(folder)
 
 
@@ -233,12 +246,13 @@ def merged_model(llava: Llava, stage: Stage, recipe: Recipe) -> tuple[Llava, flo
 def _sample_logits(llava: Llava, stage: Stage, count: int = 8) -> torch.Tensor:
     rendered = list(itertools.islice(usable_samples(stage, llava), count))
     row = RowCollator(llava.processor.image_processor, llava.core.config.image_token_id)(rendered)["row"]
-    return row_logits(llava.model, llava.core, row, llava.scale)
+    device = next(llava.core.parameters()).device
+    return row_logits(llava.model, llava.core, row.to(device), llava.scale)
 
 
 def report(recipe: Recipe, output: Path, about: dict[str, Any], console: Console) -> list[TaskComparison]:
     """Compare before and after, print the table, write comparison.json and report.html."""
-    if recipe.evaluation is None:
+    if recipe.evaluation is None or not is_main():
         return []
     folders = [
         (output / "evaluation" / "before" / t.name, output / "evaluation" / "after" / t.name)

@@ -21,14 +21,15 @@ from lorgnette.evaluation.prompts import fill
 from lorgnette.evaluation.results import prediction, summarise
 from lorgnette.evaluation.schema import check_result
 from lorgnette.evaluation.scoring import score_answers
+from lorgnette.evaluation.sharing import PREDICTIONS, gather, keep, share
 from lorgnette.evaluation.tasks import options_of, read_documents
 from lorgnette.evaluation.tasks.task import Document, Task
 from lorgnette.inference.engine import Generation, batches, generate
 from lorgnette.models.loading import Llava
+from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
-from lorgnette.run import append_json_line, read_json, read_json_lines, write_json, write_json_lines
+from lorgnette.run import read_json, read_json_lines, write_json, write_json_lines
 
-PREDICTIONS = "predictions.jsonl"
 RESULT = "result.json"
 SETTINGS = "settings.json"
 
@@ -57,8 +58,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Answer every document of a task, score the answers, and return what `result.json` holds.
 
-    Answers are appended to predictions.jsonl as they come; those that are already there are not made again. The scores
-    join them at the end, because a score may depend on the other documents.
+    Answers are kept as they come; those that are already there are not made again, and several processes share what
+    is left. The scores join them at the end, because a score may depend on the other documents.
 
     Args:
         folder: for predictions.jsonl and result.json.
@@ -72,16 +73,19 @@ def evaluate(
     documents, unusable = read_documents(task, settings.split, settings.limit)
     score_answers(task, documents, [""] * len(documents))  # what scoring lacks shows before the hours of answering
     made_by = _made_by(llava, task, settings, documents, unusable, model)
-    _require_same(folder, made_by)
+    with processes().main_process_first():
+        _require_same(folder, made_by)
     texts = [fill(made_by["prompt"], document) for document in documents]
     renderer = Renderer(llava.template(), llava.core.config.image_token_id, llava.image_tokens)
     prompts = [_rendered(renderer, document, text) for document, text in zip(documents, texts, strict=True)]
-    done = _resume(folder, prompts, documents, settings.batch_size)
+    asked = list(batches(prompts, settings.batch_size))
+    ids = [[documents[index].id for index in batch] for batch in asked]
+    done = gather(folder, ids)
+    left = share([batch for batch in asked if documents[batch[0]].id not in done])
+    llava.model.to(processes().device)
     with progress_bar(console) as progress:
-        bar = progress.add_task(label, total=len(documents), completed=len(done))
-        for batch in batches(prompts, settings.batch_size):
-            if documents[batch[0]].id in done:
-                continue
+        bar = progress.add_task(label, total=len(done) + sum(map(len, left)), completed=len(done))
+        for batch in left:
             began = time.perf_counter()
             answers = generate(
                 llava,
@@ -91,14 +95,19 @@ def evaluate(
                 stop_ids(llava.template()),
             )
             seconds = (time.perf_counter() - began) / len(batch)
-            for index, answer in zip(batch, answers, strict=True):
-                row = {"id": documents[index].id, "prompt": texts[index]} | _answer(llava, answer)
-                append_json_line(folder / PREDICTIONS, row | {"seconds": round(seconds, 4)})
+            asks = [{"id": documents[index].id, "prompt": texts[index]} for index in batch]
+            told = [_answer(llava, answer) | {"seconds": round(seconds, 4)} for answer in answers]
+            keep(folder, [ask | answer for ask, answer in zip(asks, told, strict=True)])
             progress.advance(bar, len(batch))
-    return _finish(folder, task, documents, made_by | {"versions": dict(versions)})
+    gather(folder, ids)
+    with processes().main_process_first():
+        if is_main():
+            _finish(folder, task, documents, made_by | {"versions": dict(versions)})
+        result: dict[str, Any] = read_json(folder / RESULT)
+        return result
 
 
-def _finish(folder: Path, task: Task, documents: Sequence[Document], about: Mapping[str, Any]) -> dict[str, Any]:
+def _finish(folder: Path, task: Task, documents: Sequence[Document], about: Mapping[str, Any]) -> None:
     """Score the answers of a folder and write predictions.jsonl, in the order of its lines, and result.json."""
     by_id = {document.id: document for document in documents}
     rows = read_json_lines(folder / PREDICTIONS)
@@ -112,7 +121,6 @@ def _finish(folder: Path, task: Task, documents: Sequence[Document], about: Mapp
     check_result(result, predictions)
     write_json_lines(folder / PREDICTIONS, predictions)
     write_json(folder / RESULT, result)
-    return result
 
 
 def _made_by(
@@ -181,18 +189,6 @@ def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
 def _rendered(renderer: Renderer, document: Document, text: str) -> Rendered:
     turn = Turn("user", f"{IMAGE_TAG}\n" * len(document.images) + text)
     return renderer.render_prompt(document.id, document.images, (turn,))
-
-
-def _resume(folder: Path, prompts: Sequence[Rendered], documents: Sequence[Document], batch_size: int) -> set[str]:
-    """Keep the predictions of whole batches, so that every batch is computed as in a run without interruption."""
-    rows = {row.get("id"): row for row in read_json_lines(folder / PREDICTIONS)}
-    kept: list[dict[str, Any]] = []
-    for batch in batches(prompts, batch_size):
-        ids = [documents[index].id for index in batch]
-        if all(name in rows for name in ids):
-            kept.extend(rows[name] for name in ids)
-    write_json_lines(folder / PREDICTIONS, kept)
-    return {row["id"] for row in kept}
 
 
 def _answer(llava: Llava, answer: Generation) -> dict[str, Any]:

@@ -25,16 +25,16 @@ from lorgnette.data.readers import read_samples
 from lorgnette.data.rendering import Rendered, Renderer
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, InputError, RecipeError, RunError
-from lorgnette.models.adapters import add_lora, load_trained, save_trained
+from lorgnette.models.adapters import add_lora, load_trained
 from lorgnette.models.loading import Llava, fingerprint
 from lorgnette.models.trainable import PARTS, Mode, Part, freeze_all_but, master_weights, parts_table
+from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
 from lorgnette.recipe.sections import Source, Stage
-from lorgnette.run import last_whole_checkpoint, library_versions, read_json, whole_folder, write_json
+from lorgnette.run import last_whole_checkpoint, read_json, write_json
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
+from lorgnette.training.trained import TRAINED_FOLDER, keep_trained
 from lorgnette.training.trainer import RowTrainer, steps_of
-
-TRAINED_FOLDER = "trained"
 
 
 def run_stage(
@@ -61,8 +61,10 @@ def run_stage(
     with progress_bar(console) as progress:
         train, findings = render_sources(stage, stage.data, llava, seed, max_bad_share, progress)
         validation, validation_findings = render_sources(stage, stage.validation, llava, seed, max_bad_share, progress)
-    checkpoint = last_whole_checkpoint(folder)
-    made_from = {"data": content_hash(train), "base": fingerprint(llava.source)}
+    with processes().main_process_first():  # it deletes what is not whole
+        checkpoint = last_whole_checkpoint(folder)
+    together = str(processes().num_processes)  # they make the batches and their random numbers
+    made_from = {"data": content_hash(train), "base": fingerprint(llava.source), "number of processes": together}
     if checkpoint is not None:
         require_same_origin(folder, made_from)
     prepared = prepare(stage, llava)
@@ -71,16 +73,15 @@ def run_stage(
     modes, rates = modes_of(stage), rates_of(stage, args.learning_rate)
     parts = parts_table(prepared.model, modes, rates)
     show(stage.name, parts, findings, steps, console)
-    write_json(
-        folder / "stage.json",
-        {
-            "stage": stage.name,
-            "made_from": made_from,
-            "parts": [part.row() for part in parts],
-            "data": findings.summary(),
-            "validation": validation_findings.summary() if stage.validation else None,
-        },
-    )
+    about = {
+        "stage": stage.name,
+        "made_from": made_from,
+        "parts": [part.row() for part in parts],
+        "data": findings.summary(),
+        "validation": validation_findings.summary() if stage.validation else None,
+    }
+    if is_main():
+        write_json(folder / "stage.json", about)
     trainer = RowTrainer(
         prepared,
         args,
@@ -103,25 +104,10 @@ def run_stage(
         raise RunError(f"{stage.name}: ended after {trainer.state.global_step} of {steps} steps.")
     # with bf16 accelerate wraps the model's forward in autocast; what comes after is to run in the weights' own dtype
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-    with whole_folder(folder / TRAINED_FOLDER) as unfinished:
-        save_trained(prepared.model, unfinished)
-        write_json(
-            unfinished / "lorgnette.json",
-            {
-                "kind": "trained parts",
-                "base": llava.source,
-                "base_fingerprint": made_from["base"],
-                "modes": modes,
-                "chat_template": llava.template(stage.chat_template).jinja,
-                "versions": library_versions(),
-            },
-        )
+    if is_main():
+        keep_trained(prepared, folder, made_from["base"], modes, llava.template(stage.chat_template))
+    processes().wait_for_everyone()
     return prepared
-
-
-def is_trained(folder: Path) -> bool:
-    """Tell whether a stage has ended."""
-    return (folder / TRAINED_FOLDER).is_dir()
 
 
 def restore_stage(stage: Stage, llava: Llava, folder: Path) -> Llava:
@@ -234,6 +220,8 @@ def training_arguments(stage: Stage, folder: Path, seed: int) -> TrainingArgumen
         RowTrainer.get_optimizer_cls_and_kwargs(made)  # an optimizer whose library is missing
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"stages: {stage.name}: training: transformers refuses these settings: {error}") from error
+    if made.n_gpu > 1:
+        made._n_gpu = 1  # transformers would spread a batch over them, but a row is one; a process a GPU shares the work
     wrong = {
         "max_steps: 0 and num_train_epochs: 0 train nothing": made.max_steps == 0 or made.num_train_epochs <= 0,
         "eval_strategy needs `validation:` data": made.eval_strategy != "no" and not stage.validation,
