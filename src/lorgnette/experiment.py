@@ -25,13 +25,13 @@ from lorgnette.models.assembly import assemble, located
 from lorgnette.models.learner import Learner, load_model, save_model
 from lorgnette.models.loading import DTYPES, fingerprint, load_config
 from lorgnette.models.trainable import Part, parts_table
+from lorgnette.processes import is_main, processes
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Evaluation, Recipe, Stage
 from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
 from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.hand_over import merged_model, needs_start, trains_projector
 from lorgnette.training.stages import (
-    is_trained,
     modes_of,
     parts_of_run,
     prepare,
@@ -39,24 +39,33 @@ from lorgnette.training.stages import (
     run_stage,
     samples_of,
 )
+from lorgnette.training.trained import is_trained
 
 
 def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Console) -> list[TaskComparison]:
     """Walk the whole road of a recipe, or what is left of it, into the run folder.
+
+    Several processes share the training batches and the benchmarks' documents; the rest is the main process's.
 
     Raises:
         InputError: if the recipe, its data or models cannot be used, or the folder holds another recipe's run.
         RunError: if training or the merge fails.
     """
     with locked(output):
-        check(recipe)
-        keep_recipe(recipe, output)
-        about = record_start(recipe, output, command)
-        base = build_base(recipe, output, console)
+        about, base = begin(recipe, output, command, console)
         measure(recipe.evaluation, base, recipe, output / "evaluation" / "before", about, console, plan_of(recipe))
         merged = train(recipe, output, console)
         measure(recipe.evaluation, merged, recipe, output / "evaluation" / "after", about, console)
         return report(recipe, output, about, console)
+
+
+def begin(recipe: Recipe, output: Path, command: Sequence[str], console: Console) -> tuple[dict[str, Any], str]:
+    """Check a recipe, keep it in the run folder, and build its base: (this start's provenance, base)."""
+    check(recipe)
+    with processes().main_process_first():
+        keep_recipe(recipe, output)
+        about = record_start(recipe, output, command)
+        return about, build_base(recipe, output, console)
 
 
 def check(recipe: Recipe) -> None:
@@ -134,8 +143,9 @@ def keep_recipe(recipe: Recipe, output: Path) -> None:
 
 def record_start(recipe: Recipe, output: Path, command: Sequence[str]) -> dict[str, Any]:
     """Append this start to provenance.jsonl and return it."""
-    about = provenance(command) | {"seed": recipe.seed}
-    append_json_line(output / "provenance.jsonl", about)
+    about = provenance(command) | {"seed": recipe.seed, "processes": processes().num_processes}
+    if is_main():
+        append_json_line(output / "provenance.jsonl", about)
     return about
 
 
@@ -216,8 +226,9 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
         place = output / "stages" / stage.name
         if needs_start(walked, stage):
             learner, _ = merged_model(learner, walked, recipe.model, output / "stages")
-            if not (place / "start").exists():  # the adapter of this stage belongs to this model, not to the base
-                save_model(learner, place / "start", {"kind": "start", "base": base, "stage": stage.name})
+            with processes().main_process_first():
+                if not (place / "start").exists():  # the adapter of this stage belongs to this model, not to the base
+                    save_model(learner, place / "start", {"kind": "start", "base": base, "stage": stage.name})
             learner = replace(learner, source=str(place / "start"))
             learner.core.name_or_path = learner.source
             walked = []
@@ -240,13 +251,15 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
     if walked:
         learner, difference = merged_model(learner, walked, recipe.model, output / "stages")
     record = {"kind": "merged", "base": base, "base_fingerprint": fingerprint(base), "merge_difference": difference}
-    save_model(learner, folder, record)
+    with processes().main_process_first():
+        if not folder.exists():
+            save_model(learner, folder, record)
     return str(folder)
 
 
 def report(recipe: Recipe, output: Path, about: dict[str, Any], console: Console) -> list[TaskComparison]:
     """Compare before and after, print the table, write comparison.json and report.html."""
-    if recipe.evaluation is None:
+    if recipe.evaluation is None or not is_main():
         return []
     folders = [
         (output / "evaluation" / "before" / t.name, output / "evaluation" / "after" / t.name)

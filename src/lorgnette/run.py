@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from lorgnette import __version__
 from lorgnette.errors import DataError, InputError
+from lorgnette.processes import is_main
 
 WHOLE = "whole.json"
 """Written last into a checkpoint: names and sizes of its files. Without it a checkpoint does not count."""
@@ -158,11 +159,14 @@ def is_whole(checkpoint: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder.
+    """Keep a second command out of a run folder; the other processes of one launch come in with the main one.
 
     Raises:
         InputError: if another process works in it, or it cannot be made.
     """
+    if not is_main():
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=0)

@@ -28,7 +28,7 @@ from rich.console import Console
 from transformers import set_seed
 from lorgnette.models.loading import load_llava
 from lorgnette.recipe.sections import Stage
-from lorgnette.training import stages, trainer
+from lorgnette.training import stages, trained, trainer
 
 base, folder, kill, stage = sys.argv[1:5]
 
@@ -56,7 +56,7 @@ elif kill == "within a file":
             os.kill(os.getpid(), signal.SIGKILL)
     torch.save = half
 elif kill == "within the result":
-    stages.save_trained = killing(stages.save_trained, 1)
+    trained.save_trained = killing(trained.save_trained, 1)
 
 torch.set_num_threads(1)
 set_seed(7)

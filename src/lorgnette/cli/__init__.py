@@ -17,6 +17,7 @@ from lorgnette import __version__
 from lorgnette.cli import model, recipes, results, road
 from lorgnette.cli.terminal import console, errors
 from lorgnette.errors import LorgnetteError
+from lorgnette.processes import is_main
 
 app = typer.Typer(
     help="Give a language model eyes, teach it your pictures and your language, and prove that it got better.",
@@ -45,7 +46,9 @@ def main() -> None:
     try:
         app()
     except LorgnetteError as error:
-        errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        # of several processes the main one talks; another's trouble may be its own
+        label = "error: " if is_main() else "error in another process: "
+        errors.print(Text.assemble((label, "bold red"), str(error)), soft_wrap=True)
         sys.exit(error.exit_code)
     except (OSError, SafetensorError) as error:
         errors.print(Text.assemble(("error: ", "bold red"), f"the system refused: {error}"), soft_wrap=True)

@@ -147,6 +147,8 @@ class PairCollator:
         parted = [_parted(sample) for sample in samples]
         sources, targets = [source for source, _ in parted], [target for _, target in parted]
         padded = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=IGNORE_INDEX)
+        if padded.shape[1] == 0:  # a process without a share of the batch
+            padded = torch.full((len(samples), 1), IGNORE_INDEX)
         start = torch.full((len(samples), 1), self.decoder_start_token_id)
         before = torch.cat([start, padded[:, :-1]], dim=1)
         supervised = padded != IGNORE_INDEX

@@ -12,15 +12,17 @@ from typing import Any
 from rich.console import Console
 
 from lorgnette.errors import DataError, InputError
-from lorgnette.evaluation.asking import Asker, Question
-from lorgnette.evaluation.results import PREDICTIONS, fingerprint_of, write_result
+from lorgnette.evaluation.asking import Asker
+from lorgnette.evaluation.results import PREDICTIONS, RESULT, fingerprint_of, write_result
 from lorgnette.evaluation.scoring import score_answers
+from lorgnette.evaluation.sharing import gather, keep, share
 from lorgnette.evaluation.tasks import options_of, read_documents
 from lorgnette.evaluation.tasks.task import ChoiceTask, Document, Task
 from lorgnette.inference.engine import batches
 from lorgnette.models.learner import Learner
+from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
-from lorgnette.run import append_json_line, read_json, read_json_lines, write_json, write_json_lines
+from lorgnette.run import read_json, read_json_lines, write_json
 
 SETTINGS = "settings.json"
 
@@ -49,8 +51,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Answer every document of a task, score the answers, and return what `result.json` holds.
 
-    Answers are appended to predictions.jsonl as they come; those that are already there are not made again. The scores
-    join them at the end, because a score may depend on the other documents.
+    Answers are kept as they come; those that are already there are not made again, and several processes share what
+    is left. The scores join them at the end, because a score may depend on the other documents.
 
     Args:
         folder: for predictions.jsonl and result.json.
@@ -64,27 +66,33 @@ def evaluate(
     documents, unusable = read_documents(task, settings.split, settings.limit)
     score_answers(task, documents, [""] * len(documents))  # what scoring lacks shows before the hours of answering
     made_by = _made_by(learner, task, settings, documents, unusable, model)
-    _require_same(folder, made_by)
+    with processes().main_process_first():
+        _require_same(folder, made_by)
     asker = Asker(learner, made_by["prompt"], made_by["decoding"].get("max_new_tokens"))
     questions = [asker.question(document) for document in documents]
-    done = _resume(folder, questions, settings.batch_size)
+    asked = list(batches([question.prompt for question in questions], settings.batch_size))
+    ids = [[documents[index].id for index in batch] for batch in asked]
+    done = gather(folder, ids)
+    left = share([batch for batch in asked if documents[batch[0]].id not in done])
+    learner.model.to(processes().device)
     with progress_bar(console) as progress:
-        bar = progress.add_task(label, total=len(documents), completed=len(done))
-        for batch in batches([question.prompt for question in questions], settings.batch_size):
-            asked = [questions[index] for index in batch]
-            if asked[0].document.id in done:
-                continue
+        bar = progress.add_task(label, total=len(done) + sum(map(len, left)), completed=len(done))
+        for batch in left:
             began = time.perf_counter()
-            answers = asker.answers(asked)
-            seconds = round((time.perf_counter() - began) / len(asked), 4)
-            for question, answer in zip(asked, answers, strict=True):
-                row = {"id": question.document.id, "prompt": question.text, **answer, "seconds": seconds}
-                append_json_line(folder / PREDICTIONS, row)
-            progress.advance(bar, len(asked))
-    rows = read_json_lines(folder / PREDICTIONS)
-    by_id = {document.id: document for document in documents}
-    answered = [by_id[row["id"]] for row in rows]  # in the order of the file, which is that of the images
-    return write_result(folder, task, answered, rows, made_by | {"versions": dict(versions)})
+            answers = asker.answers([questions[index] for index in batch])
+            seconds = round((time.perf_counter() - began) / len(batch), 4)
+            asks = [{"id": documents[index].id, "prompt": questions[index].text} for index in batch]
+            keep(folder, [ask | told | {"seconds": seconds} for ask, told in zip(asks, answers, strict=True)])
+            progress.advance(bar, len(batch))
+    gather(folder, ids)
+    with processes().main_process_first():
+        if is_main():
+            rows = read_json_lines(folder / PREDICTIONS)
+            by_id = {document.id: document for document in documents}
+            answered = [by_id[row["id"]] for row in rows]  # in the order of the file, which is that of the images
+            write_result(folder, task, answered, rows, made_by | {"versions": dict(versions)})
+        result: dict[str, Any] = read_json(folder / RESULT)
+        return result
 
 
 def _made_by(
@@ -144,15 +152,3 @@ def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
     different = [name for name, value in made_by.items() if not isinstance(before, dict) or before.get(name) != value]
     if different:
         raise InputError(f"{folder}: holds predictions that were made with another {', '.join(different)}. {remedy}")
-
-
-def _resume(folder: Path, questions: Sequence[Question], batch_size: int) -> set[str]:
-    """Keep the predictions of whole batches, so that every batch is computed as in a run without interruption."""
-    rows = {row.get("id"): row for row in read_json_lines(folder / PREDICTIONS)}
-    kept: list[dict[str, Any]] = []
-    for batch in batches([question.prompt for question in questions], batch_size):
-        ids = [questions[index].document.id for index in batch]
-        if all(name in rows for name in ids):
-            kept.extend(rows[name] for name in ids)
-    write_json_lines(folder / PREDICTIONS, kept)
-    return {row["id"] for row in kept}

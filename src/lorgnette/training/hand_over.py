@@ -100,4 +100,5 @@ def _sample_logits(learner: Learner, stage: Stage, count: int = 8) -> torch.Tens
             f"stages: {stage.name}: no sample is left that renders and whose image opens, so the merge cannot be "
             "checked. Next: bring the data back."
         )
-    return learner.logits(learner.collator()(rendered)["row"]).float()
+    row = learner.collator()(rendered)["row"].to(next(learner.core.parameters()).device)
+    return learner.logits(row).float()

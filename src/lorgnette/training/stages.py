@@ -23,7 +23,7 @@ from lorgnette.data.readers import read_samples
 from lorgnette.data.rendering import Rendered, soft_prompt_ids
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, InputError, ModelError, RunError
-from lorgnette.models.adapters import add_lora, load_trained, save_trained
+from lorgnette.models.adapters import add_lora, load_trained
 from lorgnette.models.learner import Learner
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import fingerprint
@@ -37,14 +37,14 @@ from lorgnette.models.trainable import (
     parts_table,
     tower_parameters_that_learn,
 )
+from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
 from lorgnette.recipe.sections import Source, Stage
-from lorgnette.run import last_whole_checkpoint, library_versions, read_json, whole_folder, write_json
+from lorgnette.run import last_whole_checkpoint, read_json, write_json
 from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
+from lorgnette.training.trained import TRAINED_FOLDER, keep_trained
 from lorgnette.training.trainer import RowTrainer, steps_of
-
-TRAINED_FOLDER = "trained"
 
 
 def run_stage(
@@ -75,8 +75,14 @@ def run_stage(
         validation, validation_findings = render_sources(
             stage, stage.validation, learner, seed, max_bad_share, progress
         )
-    checkpoint = last_whole_checkpoint(folder)
-    made_from = {"data": train.content_hash(), "base": fingerprint(learner.source)}
+    with processes().main_process_first():  # it deletes what is not whole
+        checkpoint = last_whole_checkpoint(folder)
+    together = str(processes().num_processes)  # they make the batches and their random numbers
+    made_from = {
+        "data": train.content_hash(),
+        "base": fingerprint(learner.source),
+        "number of processes": together,
+    }
     if checkpoint is not None:
         require_same_origin(folder, made_from)
     prepared = prepare(stage, learner, keep_projector=keep_projector)
@@ -85,16 +91,15 @@ def run_stage(
     modes, rates = modes_of(stage, prepared), rates_of(stage, args.learning_rate)
     parts = parts_table(prepared.module, modes, rates)
     show(stage.name, parts, findings, steps, console)
-    write_json(
-        folder / "stage.json",
-        {
-            "stage": stage.name,
-            "made_from": made_from,
-            "parts": [part.row() for part in parts],
-            "data": findings.summary(),
-            "validation": validation_findings.summary() if stage.validation else None,
-        },
-    )
+    about = {
+        "stage": stage.name,
+        "made_from": made_from,
+        "parts": [part.row() for part in parts],
+        "data": findings.summary(),
+        "validation": validation_findings.summary() if stage.validation else None,
+    }
+    if is_main():
+        write_json(folder / "stage.json", about)
     trainer = RowTrainer(
         prepared,
         args,
@@ -118,26 +123,10 @@ def run_stage(
         raise RunError(f"{stage.name}: ended after {trainer.state.global_step} of {steps} steps.")
     # with bf16 accelerate wraps the model's forward in autocast; what comes after is to run in the weights' own dtype
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-    with whole_folder(folder / TRAINED_FOLDER) as unfinished:
-        save_trained(prepared.module, unfinished)
-        write_json(
-            unfinished / "lorgnette.json",
-            {
-                "kind": "trained parts",
-                "base": learner.source,
-                "base_fingerprint": made_from["base"],
-                "modes": modes,
-                "quantization": learner.quantization,
-                "chat_template": learner.template_text(stage.chat_template),
-                "versions": library_versions(),
-            },
-        )
+    if is_main():
+        keep_trained(prepared, folder, made_from["base"], modes, learner.template_text(stage.chat_template))
+    processes().wait_for_everyone()
     return prepared
-
-
-def is_trained(folder: Path) -> bool:
-    """Tell whether a stage has ended."""
-    return (folder / TRAINED_FOLDER).is_dir()
 
 
 def restore_stage(stage: Stage, learner: Learner, folder: Path, *, keep_projector: bool = False) -> Learner:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from lorgnette.data.dataset import RenderedDataset, RowCollator, SharedImageSampler
 from lorgnette.data.pairs import PairCollator
+from lorgnette.data.shares import ShareDataset, ShareSampler
 from lorgnette.errors import NonFiniteLoss, RecipeError
 from lorgnette.models.adapters import load_trained, save_trained
 from lorgnette.models.learner import Learner
@@ -110,21 +112,22 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         return self._loader(self.train_dataset, self.args.train_batch_size, self.args.seed)
 
     def _loader(self, dataset: RenderedDataset, batch_size: int, seed: int | None) -> DataLoader[Any]:
-        sampler = None
+        sampler: SharedImageSampler | SequentialSampler = SequentialSampler(dataset)
         if seed is not None:
             sampler = SharedImageSampler(dataset.images(), seed, share_images=self.share_images)
+        drop_last = seed is not None and self.args.dataloader_drop_last
+        state = self.accelerator.state
         workers = self.args.dataloader_num_workers
         loader: DataLoader[Any] = DataLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
+            ShareDataset(dataset, len(dataset)),
+            batch_sampler=ShareSampler(sampler, batch_size, drop_last, state.process_index, state.num_processes),
             collate_fn=self.data_collator,
             num_workers=workers,
             persistent_workers=workers > 0 and self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
-            drop_last=seed is not None and self.args.dataloader_drop_last,
         )
-        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+        # the batches are this process's own already; accelerate would fill up the last ones with samples it gave before
+        return prepare_data_loader(loader, state.device, 1, 0, put_on_device=True)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def evaluate(
@@ -164,6 +167,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         self.args.save_total_limit = None
         super()._save_checkpoint(model, trial)
         self.args.save_total_limit = keep
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
             seal_checkpoint(Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
             rotate_checkpoints(
