@@ -45,9 +45,7 @@ def training_arguments(stage: Stage, folder: Path, seed: int) -> TrainingArgumen
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"stages: {stage.name}: training: transformers refuses these settings: {error}") from error
     if made.n_gpu > 1:
-        made._n_gpu = (
-            1  # transformers would spread a batch over them, but a row is one; a process a GPU shares the work
-        )
+        made._n_gpu = 1  # transformers would part a batch, but a row is whole; a process a GPU shares the work
     wrong = {
         "max_steps: 0 and num_train_epochs: 0 train nothing": made.max_steps == 0 or made.num_train_epochs <= 0,
         "eval_strategy needs `validation:` data": made.eval_strategy != "no" and not stage.validation,
