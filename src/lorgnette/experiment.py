@@ -26,6 +26,8 @@ from lorgnette.evaluation.evaluate import RESULT, Settings, evaluate
 from lorgnette.evaluation.tasks import find_task, read_documents
 from lorgnette.models.adapters import merge, require_equal_logits
 from lorgnette.models.assembly import assemble, located
+from lorgnette.models.conversion.huggingface import read_whole, two_layers
+from lorgnette.models.conversion.projector import load_projector, read_projector
 from lorgnette.models.forward import prepare_for_rows, row_logits
 from lorgnette.models.loading import DTYPES, Llava, fingerprint, load_config, load_llava
 from lorgnette.models.saving import save_llava
@@ -78,6 +80,8 @@ def check(recipe: Recipe) -> None:
         for source in (*stage.data, *stage.validation):
             next(read_samples(source.path, source.format, source.split, source.images, 1), None)
         training_arguments(stage, Path(stage.name), recipe.seed)
+        if stage.init_projector is not None:
+            two_layers(read_projector(Path(stage.init_projector)))
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
         read_documents(find_task(spec.name), spec.split)
 
@@ -183,8 +187,12 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
     for number, stage in enumerate(recipe.stages):
         set_seed(recipe.seed)
         place = output / "stages" / stage.name
-        if number and "lora" in recipe.stages[number - 1].train.model_dump().values():
+        merges = number > 0 and "lora" in recipe.stages[number - 1].train.model_dump().values()
+        if merges:
             llava, _ = merged_model(llava, recipe.stages[number - 1], recipe)
+        if stage.init_projector is not None:
+            start_with_projector(llava, stage.init_projector, place / "start")
+        if merges or (stage.init_projector is not None and stage.train.projector == "frozen"):
             if not (place / "start").exists():  # the adapter of this stage belongs to this model, not to the base
                 save_llava(llava, place / "start", {"kind": "start", "base": base, "stage": stage.name})
             llava.core.name_or_path = str(place / "start")
@@ -206,6 +214,16 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
     record = {"kind": "merged", "base": base, "base_fingerprint": fingerprint(base), "merge_difference": difference}
     save_llava(llava, folder, record)
     return str(folder)
+
+
+def start_with_projector(llava: Llava, given: str, start: Path) -> None:
+    """Put the projector that a stage starts from into the model; that of `start/` if the stage has begun already.
+
+    Raises:
+        ModelError: if it is no projector alone, or does not fit the model.
+    """
+    begun = read_whole(str(start)).projector if start.exists() else None
+    load_projector(llava.core, begun or read_projector(Path(given)), given)
 
 
 def merged_model(llava: Llava, stage: Stage, recipe: Recipe) -> tuple[Llava, float | None]:

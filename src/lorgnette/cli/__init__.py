@@ -14,7 +14,7 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from lorgnette import __version__
-from lorgnette.cli import recipes, results, road
+from lorgnette.cli import model, recipes, results, road
 from lorgnette.cli.terminal import console, errors
 from lorgnette.errors import LorgnetteError
 
@@ -27,10 +27,13 @@ app = typer.Typer(
 )
 recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
+model_app = typer.Typer(help="Models in and out.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
 
 COMMANDS: dict[typer.Typer, tuple[Callable[..., Any], ...]] = {
     app: (road.quickstart, road.run, road.train, results.evaluate, results.compare),
     recipe_app: (recipes.schema, recipes.show),
+    model_app: (model.convert,),
 }
 for group, commands in COMMANDS.items():
     for command in commands:

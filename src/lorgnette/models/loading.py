@@ -16,11 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedConfig,
+)
 
 from lorgnette.data.templates import TEMPLATES, ChatTemplate, chat_template
 from lorgnette.errors import LorgnetteError, ModelError, nearest
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
+from lorgnette.models.gemma import correct_projector, pin_activation
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -70,15 +78,18 @@ def load_llava(source: str, dtype: torch.dtype | str = "auto", template: str | N
         ModelError: if the folder is missing, incomplete, truncated, or holds something else.
     """
     config = load_config(source)
-    if config.model_type != "llava" or "mm_vision_tower" in config.to_dict():
+    if config.model_type != "llava":
         raise ModelError(
-            f"{source}: this is a '{config.model_type}' model"
-            f"{' in the layout of the original LLaVA' if 'mm_vision_tower' in config.to_dict() else ''}. "
-            "Allowed: a Hugging Face LLaVA (model_type llava). Next: put one together with model.build in a recipe."
+            f"{source}: this is a '{config.model_type}' model. Allowed: a Hugging Face LLaVA (model_type llava). Next: "
+            "put one together with model.build in a recipe."
         )
+    pin_activation(config.text_config)
     with explained(source, "model"):
-        model, report = LlavaForConditionalGeneration.from_pretrained(source, dtype=dtype, output_loading_info=True)
+        model, report = LlavaForConditionalGeneration.from_pretrained(
+            source, config=config, dtype=dtype, output_loading_info=True
+        )
     require_clean_load(source, report)
+    correct_projector(model, source)
     with explained(source, "processor"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
@@ -154,6 +165,16 @@ def load_config(source: str) -> Any:
             "Face model folder. Next: point to the folder that holds config.json and the safetensors files."
         )
     with explained(source, "config.json"):
+        content, _ = PreTrainedConfig.get_config_dict(source)
+        for holds, what in (
+            ("mm_vision_tower" in content, "a model in the layout of the original LLaVA"),
+            (content.get("model_type") == "internlm2", "InternLM2, which needs code from its folder"),
+        ):
+            if holds:
+                raise ModelError(
+                    f"{source}: this is {what}. Allowed: what transformers knows by itself. Next: lorgnette model "
+                    f"convert {source} OUTPUT --to hf"
+                )
         return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
