@@ -70,6 +70,7 @@ LEAVES = [
     "stages.data.path",
     "stages.data.split",
     "stages.data.weight",
+    "stages.init_projector",
     "stages.learning_rates.language_model",
     "stages.learning_rates.projector",
     "stages.learning_rates.vision_tower",

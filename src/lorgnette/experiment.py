@@ -196,6 +196,7 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
             if not (place / "start").exists():  # the adapter of this stage belongs to this model, not to the base
                 save_llava(llava, place / "start", {"kind": "start", "base": base, "stage": stage.name})
             llava.core.name_or_path = str(place / "start")
+            llava = replace(llava, source=str(place / "start"))
         if is_trained(place):
             llava = restore_stage(stage, llava, place)
         else:

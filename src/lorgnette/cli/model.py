@@ -45,7 +45,8 @@ def convert(
         typer.Option(help="The model that an adapter or a checkpoint with some parts belongs to.", show_default=False),
     ] = None,
     vision_tower: Annotated[
-        str | None, typer.Option(help="The vision tower, where the source does not hold or name it.", show_default=False)
+        str | None,
+        typer.Option(help="The vision tower, where the source does not hold or name it.", show_default=False),
     ] = None,
     template: Annotated[
         str | None, typer.Option(help="A chat template by name, such as vicuna_v1.", show_default=False)
