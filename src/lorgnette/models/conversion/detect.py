@@ -26,7 +26,7 @@ Kind = Literal[
     "internlm2",
     "adapter",
 ]
-PROJECTOR_MARKS = ("multi_modal_projector.", "linear_1.")
+PROJECTOR_MARKS = ("multi_modal_projector.", "linear_1.", "linear_2.")
 
 
 @dataclass(frozen=True)

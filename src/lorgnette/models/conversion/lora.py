@@ -121,6 +121,9 @@ def lora_from(tensors: Tensors, settings: Mapping[str, Any], where: str) -> Adap
     """
     if settings.get("bias", "none") != "none":
         raise ModelError(f"{where}: LoRA with bias {settings['bias']!r} is not supported. Allowed: none.")
+    if not tensors or "lora_alpha" not in settings:
+        lacks = "lora_alpha in its settings" if tensors else "tensor of LoRA"
+        raise ModelError(f"{where}: there is no {lacks}. Next: copy the folder anew.")
     plain = {_plain(name): tensor for name, tensor in tensors.items()}
     foreign = [name for name in plain if not name.endswith((LORA_A, LORA_B, MAGNITUDE))]
     if foreign:

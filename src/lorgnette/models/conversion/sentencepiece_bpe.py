@@ -11,7 +11,6 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
-from transformers.convert_slow_tokenizer import SentencePieceExtractor
 
 from lorgnette.errors import MissingExtra, ModelError
 
@@ -57,24 +56,25 @@ def read_tokenizer(folder: Path) -> Any:
 def _from_sentencepiece(file: Path, added: dict[int, AddedToken], settings: dict[str, Any]) -> Tokenizer:
     try:
         import sentencepiece  # noqa: PLC0415
-        from google import protobuf  # noqa: F401, PLC0415
     except ImportError as error:
         raise MissingExtra("sentencepiece", "internlm2") from error
     try:
         original = sentencepiece.SentencePieceProcessor(model_file=str(file))
-        extractor = SentencePieceExtractor(str(file))
-    except Exception as error:  # sentencepiece and protobuf have their own errors
+    except (OSError, RuntimeError) as error:
         raise ModelError(f"{file}: is no sentencepiece model ({error}). Next: copy it anew.") from error
-    proto = extractor.proto
-    if proto.trainer_spec.model_type != 2:
-        raise ModelError(f"{file}: is a sentencepiece model of another type than BPE.")
-    found = extractor.extract(models.BPE)
+    pieces = [original.id_to_piece(i) for i in range(original.get_piece_size())]
     # the folder gives some reserved pieces another name, such as <|im_start|>
-    names = {piece: i for piece, i in found["vocab"].items() if i not in added}
-    names |= {token.content: i for i, token in added.items()}
-    unknown = proto.pieces[proto.trainer_spec.unk_id].piece
-    tokenizer = Tokenizer(models.BPE(names, found["merges"], unk_token=unknown, fuse_unk=True, byte_fallback=True))
-    prefix = proto.normalizer_spec.add_dummy_prefix
+    learned = {piece: i for i, piece in enumerate(pieces) if i not in added}
+    tokenizer = Tokenizer(
+        models.BPE(
+            learned | {token.content: i for i, token in added.items()},
+            merges_of(learned),
+            unk_token=pieces[original.unk_id()],
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    prefix = original.encode("x", out_type=str)[0].startswith("▁")
     steps = [normalizers.Prepend("▁")] if prefix else []
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
     back = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
@@ -82,13 +82,27 @@ def _from_sentencepiece(file: Path, added: dict[int, AddedToken], settings: dict
     tokenizer.add_special_tokens([token for _, token in sorted(added.items())])
     for text in PROBES:
         if tokenizer.encode(text).ids != original.encode(text):
-            raise ModelError(f"{file}: a fast tokenizer would cut {text!r} in another way than this model does.")
+            raise ModelError(
+                f"{file}: a fast tokenizer would cut {text!r} in another way than this model does. Allowed: a BPE "
+                "model without normalisation, as InternLM2's."
+            )
     if settings.get("add_bos_token", True):
         bos = _content(settings.get("bos_token") or "<s>")
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
         )
     return tokenizer
+
+
+def merges_of(vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+    """Return the merges of a BPE vocabulary, first learned first: every way to make a piece of two others."""
+    found = []
+    for piece, rank in vocabulary.items():
+        for cut in range(1, len(piece)):
+            left, right = piece[:cut], piece[cut:]
+            if left in vocabulary and right in vocabulary:
+                found.append((rank, vocabulary[left], vocabulary[right], left, right))
+    return [(left, right) for *_, left, right in sorted(found)]
 
 
 def _added(settings: dict[str, Any]) -> dict[int, AddedToken]:
