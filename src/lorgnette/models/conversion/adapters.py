@@ -78,13 +78,18 @@ def read_hf_adapter(folder: Path) -> Parts:
         ModelError: if tensors belong nowhere.
     """
     tensors, settings = read_peft(folder), read_settings(folder)
-    parts = split(tensors, FILES, str(folder))
-    read: dict[str, Any] = {}
-    for part in ("language_model", "vision_tower"):
-        own = parts.get(part)
-        if own is not None:
-            lora = any(".lora_" in name for name in own)
-            read[part] = lora_from(own, settings, str(folder)) if lora else own
+    lora = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
+    # PEFT's patterns are about the names in the file, so alphas are looked up before the names change
+    adapter = lora_from(lora, settings, str(folder))
+    parts = split({name: tensor for name, tensor in tensors.items() if name not in lora}, FILES, str(folder))
+    adapters = _by_part(adapter, str(folder))
+    both = sorted((set(parts) & set(adapters)) | (set(adapters) & {"projector"}) | (set(parts) & {"language_model"}))
+    if both:
+        raise ModelError(
+            f"{folder}: what it holds of the {both[0]} is not supported. Allowed: LoRA on the language model and on "
+            "the vision tower; a projector, and a tower without LoRA, trained whole."
+        )
+    read: dict[str, Any] = {**parts, **adapters}
     own = parts.get("projector")
     old: bool | None = any(name.startswith(OLD_NAMES) for name in tensors) or None
     if old is None and (folder / "lorgnette.json").is_file():
@@ -92,6 +97,17 @@ def read_hf_adapter(folder: Path) -> Parts:
         old = is_old(versions.get("transformers"), str(folder / "lorgnette.json"))
     projector = projector_of(own, "gelu", old, str(folder)) if own else None
     return Parts(read.get("language_model"), read.get("vision_tower"), projector)
+
+
+def _by_part(adapter: Adapter, where: str) -> dict[str, Adapter]:
+    """Take an adapter on a LLaVA apart: part -> adapter under the names within the part."""
+    tensors = split(adapter.tensors, FILES, where)
+    alphas: dict[str, dict[str, float]] = {part: {} for part in tensors}
+    for module, alpha in adapter.alphas.items():
+        prefix = next(prefix for prefix in FILES if module.startswith(prefix.removesuffix(".")))
+        part, inner = FILES[prefix]
+        alphas[part][(inner + f"{module}.".removeprefix(prefix)).removesuffix(".")] = alpha
+    return {part: replace(adapter, tensors=own, alphas=alphas[part]) for part, own in tensors.items()}
 
 
 def convert_adapters(
@@ -235,7 +251,9 @@ def _write_llava(parts: Parts, base: Base, folder: Path, vision_tower: str | Non
         )
     projector = parts.projector
     if projector is None:  # not trained here; the original has no other place for the base's
-        projector = read_whole(base.source).projector.meant_for(True, image_feature_scale(base.text))
+        whole = read_whole(base.source)
+        assert whole.projector is not None  # a LLaVA folder of Hugging Face has one
+        projector = whole.projector.meant_for(True, image_feature_scale(base.text))
     rows = original_rows(base.text.vocab_size, base.llava.image_token_id)
     config = llava_writing.original_config(base.llava, projector, vision_tower, pads=True, own_tower=False)
     config["vocab_size"] = rows

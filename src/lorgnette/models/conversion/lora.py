@@ -255,7 +255,10 @@ def patterns(names: Iterable[str]) -> list[str]:
     for name in names:
         start, number, end = re.fullmatch(r"(\D*)(\d*)(.*)", name).groups()  # type: ignore[union-attr]
         numbers.setdefault((start, end), []).append(number)
-    return [f"{re.escape(start)}({'|'.join(found)}){re.escape(end)}" for (start, end), found in numbers.items()]
+    return [
+        f"{re.escape(start)}({'|'.join(found)}){re.escape(end)}" if found != [""] else re.escape(start + end)
+        for (start, end), found in numbers.items()
+    ]
 
 
 def _unusual(values: Mapping[str, Any], usual: float) -> dict[str, Any]:

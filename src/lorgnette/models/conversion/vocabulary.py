@@ -27,15 +27,15 @@ def with_image_token(whole: Whole) -> Whole:
         tokenizer.pad_token = tokenizer.eos_token
     config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TAG)
     config.pad_token_id = tokenizer.pad_token_id
-    rows = language["model.embed_tokens.weight"].shape[0]
+    rows = config.text_config.vocab_size
     if len(tokenizer) <= rows:
         return whole
     wanted = -(-len(tokenizer) // ROWS_ROUNDED_TO) * ROWS_ROUNDED_TO
     config.text_config.vocab_size = wanted
-    grown = {
+    grown = {  # a tensor of another size is left as it is, for the check that names it
         name: with_rows(language[name], wanted)
         for name in ("model.embed_tokens.weight", "lm_head.weight")
-        if name in language
+        if name in language and language[name].shape[0] == rows
     }
     note = f"the vocabulary grew from {rows:,} to {wanted:,} rows: {IMAGE_TAG} is token {config.image_token_id:,}"
     return replace(whole, language_model=language | grown, notes=(*whole.notes, note))

@@ -43,7 +43,7 @@ DEEPSPEED = "mp_rank_00_model_states.pt"
 def is_checkpoint(content: Any) -> bool:
     """Tell whether what a `.pth` holds are parts of an XTuner LLaVA."""
     state = _state(content)
-    return bool(state) and all(str(name).startswith(tuple(CHECKPOINT)) for name in state)
+    return any(str(name).startswith(tuple(CHECKPOINT)) for name in state)
 
 
 def _state(content: Any) -> Mapping[str, Any]:
