@@ -319,6 +319,45 @@ def test_two_adapter_stages_follow_each_other(recipe: Path, tmp_path: Path, monk
     assert lorgnette(monkeypatch, "run", recipe, "--output", "run") == 0
 
 
+@pytest.mark.parametrize("projector_mode", ["frozen", "full"])
+def test_a_stage_starts_with_a_projector_from_outside(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, projector_mode: str
+) -> None:
+    names = {"0.weight": (32, 24), "0.bias": (32,), "2.weight": (32, 32), "2.bias": (32,)}
+    given = {name: 0.1 * torch.randn(shape) for name, shape in names.items()}
+    state = {f"projector.model.{name}": value for name, value in given.items()}
+    torch.save({"meta": {"iter": 2181}, "state_dict": state}, tmp_path / "iter_2181.pth")
+    content = yaml.safe_load(recipe.read_text())
+    finetune = content["stages"][1]
+    finetune["train"]["projector"] = projector_mode
+    finetune["init_projector"] = str(tmp_path / "iter_2181.pth")
+    finetune["training"]["max_steps"] = 2
+    content |= {"stages": [finetune], "evaluation": None}
+    recipe.write_text(yaml.safe_dump(content))
+    assert lorgnette(monkeypatch, "train", recipe, "--output", "once") == 0
+
+    def projector(folder: str) -> torch.Tensor:
+        model = LlavaForConditionalGeneration.from_pretrained(tmp_path / folder)
+        return model.model.multi_modal_projector.linear_2.weight.detach()
+
+    if projector_mode == "frozen":
+        assert torch.equal(projector("once/merged"), given["2.weight"])
+        # the adapter belongs to this model, so it was kept
+        assert torch.equal(projector("once/stages/finetune/start"), given["2.weight"])
+    else:
+        assert not torch.equal(projector("once/merged"), given["2.weight"])
+        assert torch.allclose(projector("once/merged"), given["2.weight"], atol=0.05)
+        assert not (tmp_path / "once/stages/finetune/start").exists()
+    # merged again from what the stage left: the projector is there again
+    before = (tmp_path / "once/merged/model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "once/merged")
+    assert lorgnette(monkeypatch, "train", recipe, "--output", "once") == 0
+    assert (tmp_path / "once/merged/model.safetensors").read_bytes() == before
+    torch.save({"state_dict": state | {"llm.x": torch.zeros(1)}}, tmp_path / "iter_2181.pth")
+    assert lorgnette(monkeypatch, "train", recipe, "--output", "other") == 2
+    assert not (tmp_path / "other" / "base").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -78,6 +78,7 @@ LEAVES = [
     "stages.data.path",
     "stages.data.split",
     "stages.data.weight",
+    "stages.init_projector",
     "stages.learning_rates.language_model",
     "stages.learning_rates.projector",
     "stages.learning_rates.soft_prompt",

@@ -22,6 +22,8 @@ from lorgnette.evaluation.evaluate import Settings, evaluate
 from lorgnette.evaluation.results import RESULT
 from lorgnette.evaluation.tasks import find_task, read_documents
 from lorgnette.models.assembly import assemble, located
+from lorgnette.models.conversion.huggingface import two_layers
+from lorgnette.models.conversion.projector import read_projector
 from lorgnette.models.learner import Learner, load_model, save_model
 from lorgnette.models.loading import DTYPES, fingerprint, load_config
 from lorgnette.models.trainable import Part, parts_table
@@ -30,7 +32,7 @@ from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Evaluation, Recipe, Stage
 from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
 from lorgnette.training.arguments import rates_of, training_arguments
-from lorgnette.training.hand_over import merged_model, needs_start, trains_projector
+from lorgnette.training.hand_over import brings_projector, merged_model, needs_start, put_projector
 from lorgnette.training.stages import (
     modes_of,
     parts_of_run,
@@ -88,6 +90,8 @@ def check(recipe: Recipe) -> None:
         for source in (*stage.data, *stage.validation):
             next(samples_of(source), None)
         training_arguments(stage, Path(stage.name), recipe.seed)
+        if stage.init_projector is not None:
+            two_layers(read_projector(Path(stage.init_projector)))
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
         read_documents(find_task(spec.name, spec.task_options()), spec.split)
 
@@ -225,14 +229,18 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
         set_seed(recipe.seed)
         place = output / "stages" / stage.name
         if needs_start(walked, stage):
-            learner, _ = merged_model(learner, walked, recipe.model, output / "stages")
+            if walked:
+                learner, _ = merged_model(learner, walked, recipe.model, output / "stages")
+            put_projector(stage, learner)
             with processes().main_process_first():
                 if not (place / "start").exists():  # the adapter of this stage belongs to this model, not to the base
                     save_model(learner, place / "start", {"kind": "start", "base": base, "stage": stage.name})
             learner = replace(learner, source=str(place / "start"))
             learner.core.name_or_path = learner.source
             walked = []
-        keep_projector = trains_projector(walked)
+        else:
+            put_projector(stage, learner)
+        keep_projector = brings_projector(walked, stage)
         if is_trained(place):
             learner = restore_stage(stage, learner, place, keep_projector=keep_projector)
         else:

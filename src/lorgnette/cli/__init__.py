@@ -33,7 +33,7 @@ app.add_typer(recipe_app, name="recipe")
 
 COMMANDS: dict[typer.Typer, tuple[Callable[..., Any], ...]] = {
     app: (road.quickstart, road.run, road.train, results.evaluate, results.score, results.compare),
-    model_app: (model.inspect, model.build, model.merge),
+    model_app: (model.inspect, model.build, model.merge, model.convert),
     recipe_app: (recipes.schema, recipes.show),
 }
 for group, commands in COMMANDS.items():

@@ -23,6 +23,7 @@ from transformers import (
 from lorgnette.data.sample import IMAGE_TAG
 from lorgnette.data.templates import TEMPLATES, chat_template
 from lorgnette.errors import ModelError
+from lorgnette.models.gemma import pin_activation
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import bind, explained, image_tokens_of, load_config, require_clean_load
 
@@ -58,7 +59,7 @@ def assemble(
     Raises:
         ModelError: if a part cannot be loaded, or the two do not go together.
     """
-    tower, image_processor = _load_tower(located(vision_tower), image_size, dtype, meta)
+    tower, image_processor = load_tower(located(vision_tower), image_size, dtype, meta=meta)
     language, tokenizer = _load_language_model(located(language_model), template, dtype, meta)
     if tokenizer.convert_tokens_to_ids(IMAGE_TAG) in (None, tokenizer.unk_token_id):
         tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TAG]}, replace_extra_special_tokens=False)
@@ -91,7 +92,17 @@ def located(source: str) -> str:
     return str(resources.files("lorgnette") / "starter" / name)
 
 
-def _load_tower(source: str, image_size: int | None, dtype: torch.dtype, meta: bool) -> tuple[Any, Any]:
+def load_tower(source: str, image_size: int | None, dtype: torch.dtype | str, *, meta: bool = False) -> tuple[Any, Any]:
+    """Load a vision tower and its image processor.
+
+    Args:
+        image_size: side in pixels that images are brought to; None for the tower's own.
+        dtype: of the weights; "auto" keeps that of the file.
+        meta: only the shapes, on the meta device.
+
+    Raises:
+        ModelError: if it cannot be loaded, or tensors are missing or left over.
+    """
     config = load_config(source)
     # a two-sided model (CLIP, SigLIP) carries its tower's configuration inside
     vision_config = (config.to_dict().get("vision_config") and config.vision_config) or config
@@ -124,13 +135,14 @@ def _set_image_size(image_processor: Any, side: int) -> None:
 
 def _load_language_model(source: str, template: str | None, dtype: torch.dtype, meta: bool) -> tuple[Any, Any]:
     config = load_config(source)
+    pin_activation(config)
     with explained(source, "language model"):
         if meta:
             with torch.device("meta"):
                 language = AutoModelForCausalLM.from_config(config)
         else:
             language, report = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, output_loading_info=True, trust_remote_code=False
+                source, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=False
             )
             require_clean_load(source, report)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

@@ -16,11 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedConfig,
+)
 
 from lorgnette.data.templates import TEMPLATES, chat_template
 from lorgnette.errors import InputError, LorgnetteError, ModelError, nearest
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
+from lorgnette.models.gemma import correct_projector, pin_activation
 from lorgnette.models.llava import Llava, blank_image
 from lorgnette.models.quantization import four_bit, hold_to_plan
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
@@ -61,12 +69,12 @@ def load_llava(
         MissingExtra: if it is to be quantized and bitsandbytes is not installed.
     """
     config = load_config(source)
-    if config.model_type != "llava" or "mm_vision_tower" in config.to_dict():
+    if config.model_type != "llava":
         raise ModelError(
-            f"{source}: this is a '{config.model_type}' model"
-            f"{' in the layout of the original LLaVA' if 'mm_vision_tower' in config.to_dict() else ''}. "
-            "Allowed: a Hugging Face LLaVA (model_type llava). Next: put one together with model.build in a recipe."
+            f"{source}: this is a '{config.model_type}' model. Allowed: a Hugging Face LLaVA (model_type llava). Next: "
+            "put one together with model.build in a recipe."
         )
+    pin_activation(config.text_config)
     with explained(source, "model"):
         if meta:
             with torch.device("meta"):
@@ -74,6 +82,7 @@ def load_llava(
         else:
             model, report = LlavaForConditionalGeneration.from_pretrained(
                 source,
+                config=config,
                 dtype=dtype,
                 quantization_config=None if quantization is None else four_bit(quantization),
                 output_loading_info=True,
@@ -81,6 +90,8 @@ def load_llava(
             require_clean_load(source, report)
     if quantization is not None and not meta:
         hold_to_plan(model)
+    if not meta:
+        correct_projector(model, source)
     with explained(source, "processor"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
@@ -157,6 +168,16 @@ def load_config(source: str) -> Any:
             "Face model folder. Next: point to the folder that holds config.json and the safetensors files."
         )
     with explained(source, "config.json"):
+        content, _ = PreTrainedConfig.get_config_dict(source)
+        for holds, what in (
+            ("mm_vision_tower" in content, "a model in the layout of the original LLaVA"),
+            (content.get("model_type") == "internlm2", "InternLM2, which needs code from its folder"),
+        ):
+            if holds:
+                raise ModelError(
+                    f"{source}: this is {what}. Allowed: what transformers knows by itself. Next: lorgnette model "
+                    f"convert {source} OUTPUT --to hf"
+                )
         return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
@@ -205,18 +226,25 @@ def fingerprint(source: str | Path) -> str:
     """Hash what decides a local model's answers: its configuration, tokenizer and weights. Hub names stay names.
 
     Returns:
-        "sha256:..." over the names and contents of the folder's files, or "hub:NAME".
+        "sha256:..." over the names and contents of the folder's files (or of the one file), or "hub:NAME".
     """
     path = Path(source)
-    if not path.is_dir():
+    if not path.exists():
         return f"hub:{source}"
-    files = [
-        file
-        for file in (*sorted(path.iterdir()), *sorted((path / PROMPT_FOLDER).glob("*")))
-        if file.suffix in {".json", ".safetensors", ".jinja", ".model"} and file.name != "lorgnette.json"
-    ]
+    files = (
+        [path]
+        if path.is_file()
+        else [
+            file
+            for file in (*sorted(path.iterdir()), *sorted((path / PROMPT_FOLDER).glob("*")))
+            if file.suffix in {".json", ".safetensors", ".jinja", ".model"} and file.name != "lorgnette.json"
+        ]
+    )
     # 14 GB take a minute to read; the state that the system keeps of each file tells whether they must be read again
-    return _hash_of(path, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+    return _hash_of(
+        path.parent if path.is_file() else path,
+        tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
+    )
 
 
 @lru_cache(maxsize=32)

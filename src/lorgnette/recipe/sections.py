@@ -99,6 +99,8 @@ class Stage(Section):
     """What the loss is measured on while it trains; never learned from."""
     train: Parts
     """What happens to each part of the model."""
+    init_projector: Text | None = None
+    """A projector alone to start from: mm_projector.bin of LLaVA, a .pth of XTuner, or a folder of `model convert`."""
     lora: dict[str, Any] | None = None
     """Any field of peft.LoraConfig; given if and only if a part trains as `lora`."""
     prompt_tuning: dict[str, Any] | None = None

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import torch
 
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, ModelError
 from lorgnette.models.adapters import merge, require_equal_logits
+from lorgnette.models.conversion.projector import load_projector, read_projector
 from lorgnette.models.learner import Learner, load_model
+from lorgnette.models.llava import Llava
 from lorgnette.models.loading import DTYPES
 from lorgnette.models.quantization import take_dequantized
 from lorgnette.recipe.model import Model
@@ -24,23 +26,36 @@ BFLOAT16_TOLERANCE = 5e-2
 """The same where one side computes in bfloat16 (8 bits of mantissa, a rounding in every layer)."""
 
 
-def trains_projector(stages: Sequence[Stage]) -> bool:
-    """Tell whether one of the stages changes the projector."""
-    return any(stage.train.projector != "frozen" for stage in stages)
+def brings_projector(walked: Sequence[Stage], stage: Stage) -> bool:
+    """Tell whether a stage begins with another projector than the folder that the model comes from has."""
+    trained = any(before.train.projector != "frozen" for before in walked)
+    return trained or any(each.init_projector is not None for each in (*walked, stage))
 
 
 def needs_start(walked: Sequence[Stage], stage: Stage) -> bool:
     """Tell whether a stage's adapter needs a folder of its own to stand on.
 
-    PEFT's folder can bring along a projector that stages before have trained; LoRA and other parts it cannot.
+    PEFT's folder can bring along a projector that is not the base's; LoRA and other parts it cannot.
     """
     adapted = any("lora" in before.train.modes.values() for before in walked)
     if adapted or "lora" not in stage.train.modes.values():
         return adapted
-    others = any(
-        before.train.modes[part] != "frozen" for before in walked for part in ("vision_tower", "language_model")
-    )
-    return others or (trains_projector(walked) and stage.train.projector == "lora")
+    parts = ("vision_tower", "language_model")
+    others = any(before.train.modes[part] != "frozen" for before in walked for part in parts)
+    return others or (brings_projector(walked, stage) and stage.train.projector == "lora")
+
+
+def put_projector(stage: Stage, learner: Learner) -> None:
+    """Put the projector that a stage starts from into the model, if it names one.
+
+    Raises:
+        ModelError: if it is no projector alone, or does not fit the model.
+    """
+    if stage.init_projector is None:
+        return
+    if not isinstance(learner, Llava):
+        raise ModelError(f"stages: {stage.name}: init_projector is given, but {learner.source} has no projector.")
+    load_projector(learner.core, read_projector(Path(stage.init_projector)), stage.init_projector)
 
 
 def merged_model(
@@ -82,8 +97,9 @@ def dequantized(learner: Learner, walked: Sequence[Stage], settings: Model, stag
     plain = load_model(learner.source, torch.float32, settings.chat_template)
     take_dequantized(plain.core, learner.core)
     for number, stage in enumerate(walked):
-        place = stages / stage.name
-        plain = restore_stage(stage, plain, place, keep_projector=trains_projector(walked[:number]))
+        put_projector(stage, plain)
+        keep_projector = brings_projector(walked[:number], stage)
+        plain = restore_stage(stage, plain, stages / stage.name, keep_projector=keep_projector)
     plain.model.eval()
     assert settings.quantization is not None
     exact = {settings.dtype, settings.quantization.bnb_4bit_compute_dtype} == {"float32"}

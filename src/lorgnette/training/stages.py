@@ -82,6 +82,7 @@ def run_stage(
         "data": train.content_hash(),
         "base": fingerprint(learner.source),
         "number of processes": together,
+        "init_projector": fingerprint(stage.init_projector) if stage.init_projector else "none",
     }
     if checkpoint is not None:
         require_same_origin(folder, made_from)
