@@ -11,7 +11,8 @@ import io
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -19,7 +20,7 @@ from typing import IO
 from lorgnette.errors import DataError
 
 WHOLE = re.compile(r"(?i).+\.(zip|tar|tgz|tbz2|txz|tar\.(gz|bz2|xz))")
-CUT = re.compile(rf"(?i)(?P<whole>{WHOLE.pattern[4:]})\.(part[-_.]?)?(?P<part>\d{{1,4}}|[a-z]{{2,3}})")
+CUT = re.compile(rf"(?i)(?P<whole>{WHOLE.pattern[4:]})\.(part[-_.]?)?(?P<part>\d{{1,4}}|[a-z]{{2}})")
 ZIP_PART = re.compile(r"(?i)(?P<stem>.+)\.z(?P<part>\d{2,3})")
 FOREIGN = re.compile(r"(?i).+\.(rar|7z|tar\.zst|tar\.lz4)(\.\d{3})?|.+\.r\d{2}")
 """Archives that Python cannot read; they have to be unpacked by hand."""
@@ -52,12 +53,12 @@ def find_archives(files: Iterable[Path]) -> tuple[list[Archive], list[DataError]
     cut: dict[Path, dict[str, Path]] = defaultdict(dict)
     split: dict[Path, dict[str, Path]] = defaultdict(dict)
     for file in sorted(files):
-        if found := CUT.fullmatch(file.name):
+        if WHOLE.fullmatch(file.name):
+            wholes[file] = file
+        elif found := CUT.fullmatch(file.name):
             cut[file.with_name(found["whole"])][found["part"].lower()] = file
         elif found := ZIP_PART.fullmatch(file.name):
             split[file.with_name(f"{found['stem']}.zip")][found["part"]] = file
-        elif WHOLE.fullmatch(file.name):
-            wholes[file] = file
     archives, errors = {}, []
     for whole, parts in (*split.items(), *cut.items()):
         last = [wholes.pop(whole)] if whole in wholes else []
@@ -130,23 +131,21 @@ class _Joined(io.RawIOBase):
         self.position += len(chunk)
         return len(chunk)
 
-    def close(self) -> None:
-        for stream in self.streams:
-            stream.close()
-        super().close()
 
-
-def open_archive(archive: Archive) -> IO[bytes]:
+@contextmanager
+def open_archive(archive: Archive) -> Iterator[IO[bytes]]:
     """Open an archive for reading as one seekable file.
 
     Raises:
         DataError: if it was split by zip in a way that cannot be read without joining it.
     """
-    streams: list[IO[bytes]] = [part.open("rb") for part in archive.parts]
-    sizes = [part.stat().st_size for part in archive.parts]
-    if any(ZIP_PART.fullmatch(part.name) for part in archive.parts):
-        return _whole_zip(archive, streams, sizes)
-    return io.BufferedReader(_Joined(streams, sizes)) if len(streams) > 1 else streams[0]
+    with ExitStack() as stack:
+        streams: list[IO[bytes]] = [stack.enter_context(part.open("rb")) for part in archive.parts]
+        sizes = [part.stat().st_size for part in archive.parts]
+        if any(ZIP_PART.fullmatch(part.name) for part in archive.parts):
+            yield _whole_zip(archive, streams, sizes)
+        else:
+            yield io.BufferedReader(_Joined(streams, sizes)) if len(streams) > 1 else streams[0]
 
 
 def _whole_zip(archive: Archive, streams: list[IO[bytes]], sizes: list[int]) -> IO[bytes]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
-from tenacity import RetryCallState, wait_exponential_jitter
+from tenacity import RetryCallState, wait_exponential, wait_random
 
 LONGEST_WAIT = 120.0
 """Seconds. A server that asks for a longer pause (a daily quota is used up) is not asked again by this call."""
@@ -53,7 +53,7 @@ def _seconds_until(date: str) -> float:
 
 def waiting(first: float) -> Callable[[RetryCallState], float]:
     """Give tenacity's `wait`: what the server asked for, else `first` seconds doubled each time, with jitter."""
-    growing = wait_exponential_jitter(initial=first, max=60.0, jitter=first)
+    growing = wait_exponential(multiplier=first, max=60.0) + wait_random(0.0, first)
 
     def wait(state: RetryCallState) -> float:
         error = interruption(state)
