@@ -19,31 +19,12 @@ from pathlib import Path
 
 import pytest
 
+from archive_bytes import cut, tar_bytes, tree, zip_bytes
 from lorgnette.data.archive_parts import Archive, find_archives, is_archive_name
 from lorgnette.data.archives import Bounds, unpack
 from lorgnette.errors import DataError
 
 FILES = {"top/a.txt": b"first " * 700, "top/b/c.txt": random.Random(0).randbytes(90_000), "d.txt": b""}
-
-
-def zip_bytes(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as file:
-        for name, content in files.items():
-            file.writestr(name, content)
-    return buffer.getvalue()
-
-
-def tar_bytes(files: Mapping[str, bytes], *extra: tarfile.TarInfo) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as file:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            file.addfile(info, io.BytesIO(content))
-        for info in extra:
-            file.addfile(info)
-    return buffer.getvalue()
 
 
 def one(folder: Path) -> Archive:
@@ -54,20 +35,11 @@ def one(folder: Path) -> Archive:
     return archives[0]
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
 def written(folder: Path, parts: Mapping[str, bytes]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in parts.items():
         (folder / name).write_bytes(content)
     return folder
-
-
-def cut(content: bytes, names: list[str]) -> dict[str, bytes]:
-    step = -(-len(content) // len(names))
-    return {name: content[number * step : (number + 1) * step] for number, name in enumerate(names)}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from lorgnette import __version__
-from lorgnette.cli import recipes, results, road
+from lorgnette.cli import data, recipes, results, road
 from lorgnette.cli.terminal import console, errors
 from lorgnette.errors import LorgnetteError
 
@@ -25,11 +25,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+data_app = typer.Typer(help="Make and prepare data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 
 COMMANDS: dict[typer.Typer, tuple[Callable[..., Any], ...]] = {
     app: (road.quickstart, road.run, road.train, results.evaluate, results.compare),
+    data_app: (data.prepare, data.make),
     recipe_app: (recipes.schema, recipes.show),
 }
 for group, commands in COMMANDS.items():
