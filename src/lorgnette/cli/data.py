@@ -137,7 +137,8 @@ def _show_plan(found: dict[str, Any], pictures: Pictures) -> None:
     basis = "as measured so far" if found["measured"] else "a rough estimate: models count pictures differently"
     lines = [
         f"{found['to_ask']:,} pictures to ask about; {found['answered_already']:,} are answered already",
-        f"left out: {len(pictures.copies):,} copies, {len(pictures.held_out):,} held out, {len(pictures.broken):,} broken",
+        f"left out: {len(pictures.copies):,} copies, {len(pictures.held_out):,} held out, "
+        f"{len(pictures.broken):,} broken",
         f"about {tokens['input']:,} input and {tokens['output']:,} output tokens ({basis})",
         money + ("" if found["spent"] is None else f"; spent before: {found['spent']:.2f}"),
         "Nothing was sent. Next: the same command without --dry-run",

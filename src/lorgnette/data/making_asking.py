@@ -43,8 +43,16 @@ class _Work:
     finished: asyncio.Condition = field(default_factory=asyncio.Condition)
 
 
-async def ask_all(pictures: Sequence[Picture], ledger: Ledger, settings: Settings, advance: Callable[[], None]) -> str:
+async def ask_all(
+    pictures: Sequence[Picture],
+    ledger: Ledger,
+    settings: Settings,
+    broken: dict[str, str],
+    advance: Callable[[], None],
+) -> str:
     """Ask about pictures, `settings.concurrency` at a time; return which limit ended it, or "".
+
+    What is answered is in the ledger; pictures that cannot be decoded are added to `broken`.
 
     Raises:
         InputError: if key, address, model or the form of the requests are wrong.
