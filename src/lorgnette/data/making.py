@@ -38,6 +38,7 @@ def make(pictures: Pictures, out: Path, settings: Settings, console: Console) ->
         RunError: if the endpoint does not answer, or all was asked and there is not a single usable pair. What is known
             is written before.
     """
+    out.mkdir(parents=True, exist_ok=True)
     ledger = settings.open_ledger(out)
     todo = [one for one in pictures.unique if settled(usable_answers(ledger, one, settings), settings.prompt) is None]
     stopped, failure = "", None

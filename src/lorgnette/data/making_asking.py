@@ -124,14 +124,19 @@ async def _ask_about(work: _Work, picture: Picture) -> None:
 async def _send(work: _Work, picture: Picture, said: list[dict[str, Any]], expected: Tokens) -> Answer:
     """Send one request and write down what became of it.
 
-    A request that others in flight may leave no money for waits until they have said what they cost.
+    A request that others in flight may leave no money for waits until they have said what they cost. Where money is
+    limited, the very first one is alone: it shows how wrong the estimates are.
     """
     key, ledger = work.settings.key(picture), work.ledger
     async with work.finished:
-        while limit := ledger.limit(expected):
-            if work.in_flight == 0 or limit == "--max-requests":
+        while True:
+            limit = ledger.limit(expected)
+            if limit and (work.in_flight == 0 or limit == "--max-requests"):
                 work.stopped = limit
                 raise _Stop
+            blind = work.settings.max_cost is not None and not ledger.answers
+            if not limit and not (blind and work.in_flight):
+                break
             await work.finished.wait()
         work.in_flight += 1
         number = ledger.sent(key, picture.name, expected)

@@ -112,7 +112,7 @@ async def _bound(response: httpx2.Response) -> None:
     response.stream = _Bounded(response.stream)
 
 
-async def ask(endpoint: Endpoint, said: list[dict[str, Any]]) -> Answer:
+async def ask(endpoint: Endpoint, said: list[Any]) -> Answer:
     """Send one request.
 
     Raises:

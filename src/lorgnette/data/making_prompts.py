@@ -64,7 +64,8 @@ def read_prompt(name: str, pairs: int) -> Prompt:
     if not line:
         repair = resources.files(__package__).joinpath("prompts", "en.txt").read_text(encoding="utf-8")
         repair = repair.partition("\n---\n")[2]
-    return Prompt(*(part.strip().replace("{pairs}", str(pairs)) for part in (ask, repair)), pairs)
+    ask, repair = (part.strip().replace("{pairs}", str(pairs)) for part in (ask, repair))
+    return Prompt(ask, repair, pairs)
 
 
 def _usable(text: str) -> str:
