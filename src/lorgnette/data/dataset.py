@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from lorgnette.data.images import read_pixels
+from lorgnette.data.images import read_pixels, require_file
 from lorgnette.data.rendering import Rendered, Renderer
 from lorgnette.data.rows import build_row
+from lorgnette.data.rules import RequireImage, kind_of, require_trainable, too_many_bad
 from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError, RowError
+from lorgnette.errors import DataError
 
 
 @dataclass
@@ -43,10 +44,9 @@ class Findings:
 
     def drop(self, error: DataError) -> None:
         """Count a sample that cannot be used under its kind, or under its message without the place."""
-        message = str(error)
-        reason = error.kind if isinstance(error, RowError) else message.partition(": ")[2] or message
+        reason = kind_of(error)
         self.dropped[reason] += 1
-        self.examples.setdefault(reason, message)
+        self.examples.setdefault(reason, str(error))
 
     def __add__(self, other: Findings) -> Findings:
         """Count two sources together."""
@@ -75,27 +75,25 @@ class Findings:
 
 
 def render_all(
-    samples: Iterable[Sample | DataError], renderer: Renderer, max_bad_share: float
+    samples: Iterable[Sample | DataError],
+    renderer: Renderer,
+    max_bad_share: float,
+    require_image: RequireImage = require_file,
 ) -> tuple[list[Rendered], Findings]:
     """Render every sample; count those that cannot be used, and stop if they are too many.
+
+    Which those are is decided in `rules.py`, for `lorgnette data check` as well.
 
     Raises:
         DataError: if more than `max_bad_share` of the samples cannot be used, or none can.
     """
     findings = Findings()
     kept: list[Rendered] = []
-    known: set[str] = set()
+    require_image = cache(require_image)
     for sample in samples:
         findings.read += 1
         try:
-            if isinstance(sample, DataError):
-                raise sample
-            for image in sample.images:
-                if image not in known and not _is_file(image):
-                    where = f"{sample.origin} (id {sample.id})"
-                    raise RowError("image missing", where, f"there is no image {image[:200]}.")
-                known.add(image)
-            rendered = renderer.render(sample)
+            rendered = require_trainable(sample, renderer, require_image)
         except DataError as error:
             findings.drop(error)
             continue
@@ -105,17 +103,9 @@ def render_all(
         findings.shortened_tokens += rendered.shortened
         findings.tokens += len(rendered.input_ids)
         findings.supervised += rendered.supervised
-    bad = findings.read - findings.kept
-    if not kept or bad > max_bad_share * findings.read:
-        raise DataError(_too_many(findings, bad, max_bad_share))
+    if too_many_bad(findings.read, findings.kept, max_bad_share):
+        raise DataError(_too_many(findings, findings.read - findings.kept, max_bad_share))
     return kept, findings
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 def _too_many(findings: Findings, bad: int, max_bad_share: float) -> str:
@@ -124,7 +114,8 @@ def _too_many(findings: Findings, bad: int, max_bad_share: float) -> str:
     lines = [f"  {count} x  {findings.examples[reason]}" for reason, count in findings.dropped.most_common(5)]
     return (
         f"{bad:,} of {findings.read:,} samples cannot be used. Allowed: max_bad_share {max_bad_share:.2%}. "
-        "Most frequent:\n" + "\n".join(lines) + "\nNext: mend or remove these rows, or raise max_bad_share."
+        "Most frequent:\n" + "\n".join(lines) + "\nNext: lorgnette data check names them all and can leave them "
+        "out (--fix); or raise max_bad_share."
     )
 
 

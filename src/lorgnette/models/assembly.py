@@ -57,16 +57,14 @@ def assemble(
     """
     tower, image_processor = _load_tower(located(vision_tower), image_size, dtype)
     language, tokenizer = _load_language_model(located(language_model), template, dtype)
-    if tokenizer.convert_tokens_to_ids(IMAGE_TAG) in (None, tokenizer.unk_token_id):
-        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TAG]}, replace_extra_special_tokens=False)
-    image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TAG)
+    image_token_id = add_image_token(tokenizer)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if len(tokenizer) > language.get_input_embeddings().num_embeddings:
             # new rows are drawn around the mean of the old ones; multiples of 64 are what tensor cores want
             language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=True)
         model = _compose(tower, language, image_token_id, vision_feature_layer)
-    strategy = vision_feature_select_strategy or _strategy(model, image_processor, vision_tower)
+    strategy = vision_feature_select_strategy or feature_strategy(model, image_processor, vision_tower)
     model.config.vision_feature_select_strategy = strategy
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -88,10 +86,33 @@ def located(source: str) -> str:
     return str(resources.files("lorgnette") / "starter" / name)
 
 
+def add_image_token(tokenizer: Any) -> int:
+    """Give a tokenizer the image token if it has none, and return its id."""
+    if tokenizer.convert_tokens_to_ids(IMAGE_TAG) in (None, tokenizer.unk_token_id):
+        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TAG]}, replace_extra_special_tokens=False)
+    return int(tokenizer.convert_tokens_to_ids(IMAGE_TAG))
+
+
+def vision_config_of(config: Any) -> Any:
+    """Return the configuration of a tower; a two-sided model (CLIP, SigLIP) carries it inside."""
+    return (config.to_dict().get("vision_config") and config.vision_config) or config
+
+
+def composed_config(vision: Any, text: Any, image_token_id: int, layer: int | Sequence[int]) -> LlavaConfig:
+    """Return the configuration of a LLaVA made of two models."""
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=image_token_id,
+        vision_feature_layer=layer if isinstance(layer, int) else list(layer),
+        projector_hidden_act="gelu",
+        tie_word_embeddings=text.tie_word_embeddings,
+    )
+
+
 def _load_tower(source: str, image_size: int | None, dtype: torch.dtype) -> tuple[Any, Any]:
     config = load_config(source)
-    # a two-sided model (CLIP, SigLIP) carries its tower's configuration inside
-    vision_config = (config.to_dict().get("vision_config") and config.vision_config) or config
+    vision_config = vision_config_of(config)
     two_sided = vision_config is not config
     with explained(source, "vision tower"):
         tower_class = type(AutoModel.from_config(vision_config)) if two_sided else AutoModel
@@ -100,11 +121,12 @@ def _load_tower(source: str, image_size: int | None, dtype: torch.dtype) -> tupl
     other_side = ("text_model.", "text_projection.", "visual_projection.", "logit_scale", "logit_bias")
     require_clean_load(source, report, other_side if two_sided else ())
     if image_size is not None:
-        _set_image_size(image_processor, image_size)
+        set_image_size(image_processor, image_size)
     return tower, image_processor
 
 
-def _set_image_size(image_processor: Any, side: int) -> None:
+def set_image_size(image_processor: Any, side: int) -> None:
+    """Let an image processor give squares of this side in pixels."""
     if "shortest_edge" in dict(image_processor.size):
         image_processor.size = {"shortest_edge": side}
         image_processor.crop_size = {"height": side, "width": side}
@@ -118,8 +140,18 @@ def _load_language_model(source: str, template: str | None, dtype: torch.dtype) 
         language, report = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     require_clean_load(source, report)
+    return language, load_tokenizer(source, template)
+
+
+def load_tokenizer(source: str, template: str | None) -> Any:
+    """Load a tokenizer that can be trained with; a named chat template replaces its own.
+
+    Raises:
+        ModelError: if it has no character offsets, or no chat template that ends a turn.
+    """
+    with explained(source, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ModelError(
             f"{source}: the tokenizer has no character offsets (it is not a fast one), so labels cannot be exact."
@@ -127,10 +159,10 @@ def _load_language_model(source: str, template: str | None, dtype: torch.dtype) 
     chat_template(tokenizer, template)  # refuses early what cannot be trained with
     if template is not None:
         tokenizer.chat_template = TEMPLATES[template].jinja
-    return language, tokenizer
+    return tokenizer
 
 
-def _strategy(model: Any, image_processor: Any, source: str) -> str:
+def feature_strategy(model: Any, image_processor: Any, source: str) -> str:
     """Decide by running the tower: tokens beyond the patch grid mean that a class token stands in front."""
     model.config.vision_feature_select_strategy = "full"
     tokens, (height, width) = image_tokens_of(model, image_processor, source)
@@ -139,14 +171,7 @@ def _strategy(model: Any, image_processor: Any, source: str) -> str:
 
 
 def _compose(tower: Any, language: Any, image_token_id: int, layer: int | Sequence[int]) -> Any:
-    config = LlavaConfig(
-        vision_config=tower.config,
-        text_config=language.config,
-        image_token_index=image_token_id,
-        vision_feature_layer=layer if isinstance(layer, int) else list(layer),
-        projector_hidden_act="gelu",
-        tie_word_embeddings=language.config.tie_word_embeddings,
-    )
+    config = composed_config(tower.config, language.config, image_token_id, layer)
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(tower.state_dict(), strict=True)
     model.model.language_model.load_state_dict(language.get_decoder().state_dict(), strict=True)

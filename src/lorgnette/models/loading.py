@@ -53,6 +53,11 @@ class Llava:
         """Return the `LlavaForConditionalGeneration` itself, inside PEFT or not."""
         return self.model if isinstance(self.model, LlavaForConditionalGeneration) else self.model.get_base_model()
 
+    @property
+    def image_token_id(self) -> int:
+        """Return the id that stands for one image token."""
+        return int(self.core.config.image_token_id)
+
     def template(self, name: str | None = None) -> ChatTemplate:
         """Bind the model's own chat template, or a named one."""
         return chat_template(self.tokenizer, name)

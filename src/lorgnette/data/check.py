@@ -1,0 +1,195 @@
+"""Read every source once, open every image, render every row, and count what is found.
+
+Which rows are dropped is decided in `rules.py`, by which training goes as well. What is kept although it is worth a
+look (duplicates, leaks) is found here.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+
+from lorgnette.data.findings import Checked, Part, place_of
+from lorgnette.data.image_store import ImageStore
+from lorgnette.data.rendering import Rendered
+from lorgnette.data.rules import kind_of, require_trainable, require_usable
+from lorgnette.data.sample import Sample
+from lorgnette.data.segments import unfinished_answers
+from lorgnette.data.twins import HeldOut, HeldOutPurpose, Seen, Twin
+from lorgnette.data.writing import llava_row, row_json
+from lorgnette.errors import DataError
+
+AHEAD = 256
+"""Rows read before they are rendered, so that their images are decoded meanwhile."""
+
+GALLERY = 12
+"""Samples of a source that the report shows."""
+
+WHEN_OPENED = {
+    "image animated": "the first of its pictures is used",
+    "image CMYK": "converted to RGB",
+    "image 16-bit": "scaled to 8 bits a channel",
+    "image EXIF-rotated": "turned upright",
+    "image transparent": "white where it is transparent",
+}
+"""What is put right whenever an image is opened."""
+
+Watch = Callable[[Iterator[Sample | DataError], Part], Iterator[Sample | DataError]]
+"""Passes samples on and shows progress."""
+
+
+def check_parts(
+    parts: Sequence[Part],
+    store: ImageStore,
+    max_bad_share: float,
+    *,
+    rows_below: Callable[[Part], Path] | None = None,
+    watch: Watch = lambda samples, _: samples,
+) -> list[Checked]:
+    """Check sources that are used together; what is held out is read first, whatever the order.
+
+    Args:
+        rows_below: keep the rows of each part for a fixed file, image paths relative to this folder.
+
+    Returns:
+        One `Checked` a part, in the order of the parts.
+    """
+    held_out: dict[HeldOutPurpose, HeldOut] = {"validation": HeldOut(), "test": HeldOut()}
+    seen: dict[str, Seen] = {}
+    found: dict[int, Checked] = {}
+    for number in sorted(range(len(parts)), key=lambda number: parts[number].purpose == "train"):
+        part = parts[number]
+        checked = found[number] = Checked(part, max_bad_share)
+        root = rows_below(part) if rows_below is not None and part.purpose != "test" else None
+        check = _PartCheck(checked, store, seen.setdefault(part.name, Seen()), held_out, root)
+        try:
+            for sample in _ahead(watch(part.read(), part), store):
+                check.look(sample)
+        except DataError as error:
+            checked.failure = str(error)
+        checked.gallery = check.chosen()
+    return [found[number] for number in range(len(parts))]
+
+
+def _ahead(samples: Iterator[Sample | DataError], store: ImageStore) -> Iterator[Sample | DataError]:
+    """Yield samples a little later than they are read, so that their images are decoded meanwhile."""
+    waiting: list[Sample | DataError] = []
+    while batch := list(islice(samples, AHEAD)):
+        store.look_ahead(image for sample in batch if isinstance(sample, Sample) for image in sample.images)
+        yield from waiting
+        waiting = batch
+    yield from waiting
+
+
+class _PartCheck:
+    """The pass over one part."""
+
+    def __init__(
+        self,
+        checked: Checked,
+        store: ImageStore,
+        seen: Seen,
+        held_out: Mapping[HeldOutPurpose, HeldOut],
+        root: Path | None,
+    ) -> None:
+        self.checked = checked
+        self.part = checked.part
+        self.store = store
+        self.seen = seen
+        self.held_out = held_out
+        self.root = root
+        self._gallery: list[tuple[int, int, Sample, Rendered | None]] = []
+
+    def look(self, sample: Sample | DataError) -> None:
+        """Count one row."""
+        self.checked.read += 1
+        if isinstance(sample, Sample):
+            self.checked.images.update(sample.images)
+        try:
+            rendered = self._use(sample)
+        except DataError as error:
+            self.checked.drop(error, "stop" if self.part.purpose == "test" else "drop")
+            self._reject(sample, kind_of(error), str(error))
+            return
+        assert isinstance(sample, Sample)
+        self.checked.kept += 1
+        self._measure(sample, rendered)
+        self._count_mended(sample, rendered)
+        twins = self._count_twins(sample)
+        if twins:
+            self._reject(sample, twins[0].kind, f"{place_of(sample)}: {twins[0].reason}")
+        elif self.root is not None:
+            self.checked.rows.append(row_json(llava_row(sample, self.root)))
+        self._choose(sample, rendered)
+
+    def chosen(self) -> list[tuple[Sample, Rendered | None]]:
+        """Return the samples to show, in their order in the source."""
+        return [(sample, rendered) for _, _, sample, rendered in sorted(self._gallery, key=lambda entry: entry[1])]
+
+    def _use(self, sample: Sample | DataError) -> Rendered | None:
+        if self.part.purpose == "test" and isinstance(sample, Sample):
+            for image in sample.images:  # a benchmark says itself what its questions and answers are
+                self.store.require_image(image)
+            return None
+        if self.part.renderer is None:
+            require_usable(sample, self.store.require_image)
+            return None
+        return require_trainable(sample, self.part.renderer, self.store.require_image)
+
+    def _measure(self, sample: Sample, rendered: Rendered | None) -> None:
+        if rendered is None or self.part.renderer is None:
+            self.checked.lengths.append(sum(len(turn.text) for turn in sample.turns))
+            return
+        images = rendered.input_ids.count(self.part.renderer.image_token_id)
+        self.checked.lengths.append(len(rendered.input_ids) - images + rendered.shortened)
+        self.checked.tokens += len(rendered.input_ids)
+        self.checked.image_tokens += images
+        self.checked.supervised += rendered.supervised
+
+    def _count_mended(self, sample: Sample, rendered: Rendered | None) -> None:
+        place = place_of(sample)
+        for kind in dict.fromkeys(sample.mended):
+            self.checked.add(kind, "mend", place, "put right by the reader")
+        facts = {image: self.store.facts(image) for image in dict.fromkeys(sample.images)}
+        for kind in dict.fromkeys(kind for found in facts.values() for kind in found.mended):
+            images = ", ".join(image for image, found in facts.items() if kind in found.mended)
+            self.checked.add(kind, "mend", place, f"{images}: {WHEN_OPENED[kind]}")
+        if rendered is None or self.part.renderer is None:
+            return
+        if rendered.shortened:
+            why = f"shortened by {rendered.shortened:,} text tokens ({self.part.renderer.too_long})"
+            self.checked.add("too long, shortened", "mend", place, why)
+        unfinished = unfinished_answers(rendered, self.part.renderer.template)
+        if unfinished:
+            why = f"{unfinished} answers without their end of turn: nothing teaches the model to stop there"
+            self.checked.add("no end of turn in the labels", "keep", place, why)
+
+    def _count_twins(self, sample: Sample) -> list[Twin]:
+        """Count a row that stands elsewhere as well; return why a fixed file leaves it out."""
+        place = place_of(sample)
+        images = [self.store.facts(image).sha256 or image for image in sample.images]
+        if self.part.purpose != "train":
+            self.held_out[self.part.purpose].add(sample, images, f"{self.part.name}: {place}")
+            return []
+        twins = [twin for purpose, known in self.held_out.items() for twin in known.leaks(sample, images, purpose)]
+        twins.extend(self.seen.add(sample, images, place))
+        for twin in twins:
+            self.checked.add(twin.kind, "keep", place, twin.reason, fix_drops=twin.whole)
+        return [twin for twin in twins if twin.whole]
+
+    def _reject(self, sample: Sample | DataError, kind: str, reason: str) -> None:
+        if self.root is not None:
+            row = llava_row(sample, self.root) if isinstance(sample, Sample) else None
+            self.checked.rejected.append({"source": self.part.path, "kind": kind, "reason": reason, "row": row})
+
+    def _choose(self, sample: Sample, rendered: Rendered | None) -> None:
+        """Keep the samples with the smallest hashes: a fair choice in one pass, the same every time."""
+        digest = blake2b(f"{Path(sample.origin.file).name} {sample.origin.row}".encode(errors="replace"), digest_size=8)
+        entry = (-int.from_bytes(digest.digest(), "big"), self.checked.read, sample, rendered)
+        if len(self._gallery) < GALLERY:
+            heapq.heappush(self._gallery, entry)
+        else:
+            heapq.heappushpop(self._gallery, entry)

@@ -1,0 +1,47 @@
+"""The outline of a model, made without its weights, equals what the model itself says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lorgnette.errors import ModelError
+from lorgnette.models.assembly import assemble
+from lorgnette.models.loading import load_llava
+from lorgnette.models.outline import outline, outline_build
+from lorgnette.models.saving import save_llava
+
+Parts = Callable[[str, str], tuple[str, str]]
+
+
+@pytest.mark.parametrize("tower", ["clip", "siglip", "dinov2"])
+@pytest.mark.parametrize("more", [{}, {"image_size": 32, "vision_feature_layer": [-2, -1], "template": "vicuna_v1"}])
+def test_the_outline_of_two_models_is_that_of_the_assembled_one(parts: Parts, tower: str, more: dict) -> None:
+    if tower != "dinov2":
+        more = {name: value for name, value in more.items() if name != "image_size"}  # their size is fixed
+    built = assemble(*parts(tower, "llama"), **more)
+    found = outline_build(*parts(tower, "llama"), **more)
+    assert (found.image_tokens, found.image_token_id) == (built.image_tokens, built.core.config.image_token_id)
+    assert found.tokenizer("What <image> is this?")["input_ids"] == built.tokenizer("What <image> is this?")["input_ids"]
+    assert found.template().jinja == built.template().jinja
+
+
+def test_the_outline_of_a_folder_is_that_of_the_loaded_model(parts: Parts, tmp_path: Path) -> None:
+    save_llava(assemble(*parts("clip", "llama")), tmp_path / "model", {"kind": "base"})
+    loaded = load_llava(str(tmp_path / "model"))
+    (tmp_path / "model" / "model.safetensors").unlink()
+    found = outline(str(tmp_path / "model"))
+    assert (found.image_tokens, found.image_token_id) == (loaded.image_tokens, loaded.core.config.image_token_id)
+
+
+def test_a_language_model_alone_counts_an_image_as_one_token(parts: Parts) -> None:
+    found = outline(parts("clip", "llama")[1], "chatml")
+    assert found.image_tokens == 1
+    assert found.tokenizer.convert_ids_to_tokens(found.image_token_id) == "<image>"
+
+
+def test_what_is_no_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        outline(str(tmp_path / "none"))
