@@ -19,7 +19,6 @@ from transformers import set_seed
 from lorgnette.comparison.compare import TaskComparison, compare, print_table, read_result, write_comparison
 from lorgnette.comparison.report import write_report
 from lorgnette.data.dataset import RowCollator
-from lorgnette.data.readers import read_samples
 from lorgnette.data.templates import require_template
 from lorgnette.errors import InputError
 from lorgnette.evaluation.evaluate import RESULT, Settings, evaluate
@@ -32,14 +31,8 @@ from lorgnette.models.saving import save_llava
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Evaluation, Recipe, Stage
 from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
-from lorgnette.training.stages import (
-    is_trained,
-    parts_of_run,
-    restore_stage,
-    run_stage,
-    training_arguments,
-    usable_samples,
-)
+from lorgnette.training.samples import samples_of, usable_samples
+from lorgnette.training.stages import is_trained, parts_of_run, restore_stage, run_stage, training_arguments
 
 MERGE_TOLERANCE = 1e-5
 """Largest difference of a merged model's logits, in float32 and relative to the largest logit."""
@@ -76,7 +69,7 @@ def check(recipe: Recipe) -> None:
         for template in (stage.chat_template, recipe.model.chat_template):
             require_template(template)
         for source in (*stage.data, *stage.validation):
-            next(read_samples(source.path, source.format, source.split, source.images, 1), None)
+            next(samples_of(source), None)
         training_arguments(stage, Path(stage.name), recipe.seed)
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
         read_documents(find_task(spec.name), spec.split)

@@ -14,7 +14,7 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from lorgnette import __version__
-from lorgnette.cli import recipes, results, road
+from lorgnette.cli import data, recipes, results, road
 from lorgnette.cli.terminal import console, errors
 from lorgnette.errors import LorgnetteError
 
@@ -26,11 +26,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
+data_app = typer.Typer(help="Check data, split it.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(data_app, name="data")
 
 COMMANDS: dict[typer.Typer, tuple[Callable[..., Any], ...]] = {
     app: (road.quickstart, road.run, road.train, results.evaluate, results.compare),
     recipe_app: (recipes.schema, recipes.show),
+    data_app: (data.check, data.split),
 }
 for group, commands in COMMANDS.items():
     for command in commands:

@@ -10,20 +10,26 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
-from lorgnette.data.findings import Checked, Part, place_of
+from lorgnette.data.encodings import Encodings
+from lorgnette.data.findings import Checked, place_of
 from lorgnette.data.image_store import ImageStore
-from lorgnette.data.rendering import Rendered
-from lorgnette.data.rules import kind_of, require_trainable, require_usable
+from lorgnette.data.parts import Part
+from lorgnette.data.rendering import IGNORE_INDEX, Encoded
+from lorgnette.data.rules import kind_of, require_usable
 from lorgnette.data.sample import Sample
 from lorgnette.data.segments import unfinished_answers
 from lorgnette.data.twins import HeldOut, HeldOutPurpose, Seen, Twin
 from lorgnette.data.writing import llava_row, row_json
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, LeftOut
 
 AHEAD = 256
 """Rows read before they are rendered, so that their images are decoded meanwhile."""
+
+VARIANT_ROWS = 10_000
+"""Rows whose way of writing is counted: a second reading, which large files are spared."""
 
 GALLERY = 12
 """Samples of a source that the report shows."""
@@ -63,14 +69,17 @@ def check_parts(
     for number in sorted(range(len(parts)), key=lambda number: parts[number].purpose == "train"):
         part = parts[number]
         checked = found[number] = Checked(part, max_bad_share)
-        root = rows_below(part) if rows_below is not None and part.purpose != "test" else None
-        check = _PartCheck(checked, store, seen.setdefault(part.name, Seen()), held_out, root)
+        check = _PartCheck(checked, store, seen.setdefault(part.name, Seen()), held_out)
         try:
+            if rows_below is not None and part.purpose != "test":
+                checked.root = rows_below(part)
+            if part.variants is not None:
+                checked.variants.update(islice(part.variants(), VARIANT_ROWS))
             for sample in _ahead(watch(part.read(), part), store):
                 check.look(sample)
         except DataError as error:
             checked.failure = str(error)
-        checked.gallery = check.chosen()
+        check.close()
     return [found[number] for number in range(len(parts))]
 
 
@@ -93,63 +102,68 @@ class _PartCheck:
         store: ImageStore,
         seen: Seen,
         held_out: Mapping[HeldOutPurpose, HeldOut],
-        root: Path | None,
     ) -> None:
         self.checked = checked
         self.part = checked.part
         self.store = store
         self.seen = seen
         self.held_out = held_out
-        self.root = root
-        self._gallery: list[tuple[int, int, Sample, Rendered | None]] = []
+        self.encodings = Encodings(self.part.encodings)
+        self._gallery: list[tuple[int, int, Sample, Encoded | None]] = []
 
     def look(self, sample: Sample | DataError) -> None:
         """Count one row."""
+        if isinstance(sample, LeftOut):
+            self.checked.drop(sample, "leave out")
+            return
         self.checked.read += 1
         if isinstance(sample, Sample):
             self.checked.images.update(sample.images)
         try:
-            rendered = self._use(sample)
+            encoded = self._use(sample)
         except DataError as error:
             self.checked.drop(error, "stop" if self.part.purpose == "test" else "drop")
             self._reject(sample, kind_of(error), str(error))
             return
         assert isinstance(sample, Sample)
         self.checked.kept += 1
-        self._measure(sample, rendered)
-        self._count_mended(sample, rendered)
+        self._measure(sample, encoded)
+        self._count_mended(sample, encoded)
         twins = self._count_twins(sample)
         if twins:
             self._reject(sample, twins[0].kind, f"{place_of(sample)}: {twins[0].reason}")
-        elif self.root is not None:
-            self.checked.rows.append(row_json(llava_row(sample, self.root)))
-        self._choose(sample, rendered)
+        elif self.checked.root is not None:
+            self.checked.rows.append(row_json(llava_row(sample, self.checked.root)))
+        self._choose(sample, encoded)
 
-    def chosen(self) -> list[tuple[Sample, Rendered | None]]:
-        """Return the samples to show, in their order in the source."""
-        return [(sample, rendered) for _, _, sample, rendered in sorted(self._gallery, key=lambda entry: entry[1])]
+    def close(self) -> None:
+        """Hand over the samples to show, in their order in the source, and keep what was rendered for training."""
+        self.checked.gallery = [(sample, encoded) for _, _, sample, encoded in sorted(self._gallery, key=itemgetter(1))]
+        self.encodings.keep()
+        self.checked.notes += self.encodings.notes
 
-    def _use(self, sample: Sample | DataError) -> Rendered | None:
+    def _use(self, sample: Sample | DataError) -> Encoded | None:
         if self.part.purpose == "test" and isinstance(sample, Sample):
             for image in sample.images:  # a benchmark says itself what its questions and answers are
                 self.store.require_image(image)
             return None
+        usable = require_usable(sample, self.store.require_image)
         if self.part.renderer is None:
-            require_usable(sample, self.store.require_image)
             return None
-        return require_trainable(sample, self.part.renderer, self.store.require_image)
+        return self.encodings[self.encodings.place_of(usable, self.part.renderer)]
 
-    def _measure(self, sample: Sample, rendered: Rendered | None) -> None:
-        if rendered is None or self.part.renderer is None:
+    def _measure(self, sample: Sample, encoded: Encoded | None) -> None:
+        if encoded is None or self.part.renderer is None:
             self.checked.lengths.append(sum(len(turn.text) for turn in sample.turns))
             return
-        images = rendered.input_ids.count(self.part.renderer.image_token_id)
-        self.checked.lengths.append(len(rendered.input_ids) - images + rendered.shortened)
-        self.checked.tokens += len(rendered.input_ids)
+        images = len(sample.images) * self.part.renderer.image_tokens
+        text = len(encoded.input_ids) - len(sample.images)
+        self.checked.lengths.append(text + encoded.shortened)
+        self.checked.tokens += text + images
         self.checked.image_tokens += images
-        self.checked.supervised += rendered.supervised
+        self.checked.supervised += sum(label != IGNORE_INDEX for label in encoded.labels)
 
-    def _count_mended(self, sample: Sample, rendered: Rendered | None) -> None:
+    def _count_mended(self, sample: Sample, encoded: Encoded | None) -> None:
         place = place_of(sample)
         for kind in dict.fromkeys(sample.mended):
             self.checked.add(kind, "mend", place, "put right by the reader")
@@ -157,12 +171,12 @@ class _PartCheck:
         for kind in dict.fromkeys(kind for found in facts.values() for kind in found.mended):
             images = ", ".join(image for image, found in facts.items() if kind in found.mended)
             self.checked.add(kind, "mend", place, f"{images}: {WHEN_OPENED[kind]}")
-        if rendered is None or self.part.renderer is None:
+        if encoded is None or self.part.renderer is None:
             return
-        if rendered.shortened:
-            why = f"shortened by {rendered.shortened:,} text tokens ({self.part.renderer.too_long})"
+        if encoded.shortened:
+            why = f"shortened by {encoded.shortened:,} text tokens ({self.part.renderer.too_long})"
             self.checked.add("too long, shortened", "mend", place, why)
-        unfinished = unfinished_answers(rendered, self.part.renderer.template)
+        unfinished = unfinished_answers(encoded, self.part.renderer.template)
         if unfinished:
             why = f"{unfinished} answers without their end of turn: nothing teaches the model to stop there"
             self.checked.add("no end of turn in the labels", "keep", place, why)
@@ -181,14 +195,14 @@ class _PartCheck:
         return [twin for twin in twins if twin.whole]
 
     def _reject(self, sample: Sample | DataError, kind: str, reason: str) -> None:
-        if self.root is not None:
-            row = llava_row(sample, self.root) if isinstance(sample, Sample) else None
+        if self.checked.root is not None:
+            row = llava_row(sample, self.checked.root) if isinstance(sample, Sample) else None
             self.checked.rejected.append({"source": self.part.path, "kind": kind, "reason": reason, "row": row})
 
-    def _choose(self, sample: Sample, rendered: Rendered | None) -> None:
+    def _choose(self, sample: Sample, encoded: Encoded | None) -> None:
         """Keep the samples with the smallest hashes: a fair choice in one pass, the same every time."""
         digest = blake2b(f"{Path(sample.origin.file).name} {sample.origin.row}".encode(errors="replace"), digest_size=8)
-        entry = (-int.from_bytes(digest.digest(), "big"), self.checked.read, sample, rendered)
+        entry = (-int.from_bytes(digest.digest(), "big"), self.checked.read, sample, encoded)
         if len(self._gallery) < GALLERY:
             heapq.heappush(self._gallery, entry)
         else:

@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from lorgnette.data.rendering import Rendered, Renderer
+from lorgnette.data.parts import Part
+from lorgnette.data.rendering import Encoded
 from lorgnette.data.rules import kind_of, too_many_bad
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, RowError
 
-Action = Literal["stop", "drop", "mend", "keep"]
-ACTIONS: tuple[Action, ...] = ("stop", "drop", "mend", "keep")
-"""The row is a reason not to train at all; is left out; is used after being put right; is used as it is."""
-
-Purpose = Literal["train", "validation", "test"]
+Action = Literal["stop", "drop", "mend", "keep", "leave out"]
+ACTIONS: tuple[Action, ...] = ("stop", "drop", "mend", "keep", "leave out")
+"""The row ends what is done with the whole part; is bad and not used; is used after being put right; is used as it is;
+is not used because an option says so, and counts neither as read nor as bad."""
 
 EXAMPLES = 3
-
-
-@dataclass(frozen=True)
-class Part:
-    """One source as it is used: to train on, to validate on, or asked as a benchmark.
-
-    Attributes:
-        name: what it is called on the screen, such as "finetune train".
-        path, format: where it comes from and which reader reads it.
-        images: the images folder, where one was given.
-        read: opens the source anew.
-        renderer: None where no tokenizer is known; rows are then not rendered.
-    """
-
-    name: str
-    purpose: Purpose
-    path: str
-    format: str
-    images: str | None
-    read: Callable[[], Iterator[Sample | DataError]]
-    renderer: Renderer | None
 
 
 @dataclass(frozen=True)
@@ -73,11 +53,14 @@ class Checked:
     Attributes:
         read, kept: rows read, rows that can be used.
         findings: kind -> finding.
+        variants: way of writing a row -> how many of the first rows.
         lengths: of every kept row, in text tokens before anything is shortened; in characters without a renderer.
         image_tokens, supervised, tokens: of the kept rows in all.
         images: distinct image files of all rows.
         gallery: samples to show.
-        rows: the kept rows as JSON, where they were asked for; `rejected` the others, with reasons.
+        root: the folder that images of a fixed file are relative to; None where none is to be written.
+        rows: the rows of a fixed file as JSON; `rejected` the others, with reasons.
+        notes: what else a person should know.
         failure: why the source could not be read to its end.
     """
 
@@ -86,14 +69,17 @@ class Checked:
     read: int = 0
     kept: int = 0
     findings: dict[str, Finding] = field(default_factory=dict)
+    variants: Counter[str] = field(default_factory=Counter)
     lengths: array[int] = field(default_factory=lambda: array("I"))
     tokens: int = 0
     image_tokens: int = 0
     supervised: int = 0
     images: set[str] = field(default_factory=set)
-    gallery: list[tuple[Sample, Rendered | None]] = field(default_factory=list)
+    gallery: list[tuple[Sample, Encoded | None]] = field(default_factory=list)
+    root: Path | None = None
     rows: list[str] = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     failure: str | None = None
 
     def add(self, kind: str, action: Action, place: str, reason: str, *, fix_drops: bool = False) -> None:
@@ -112,6 +98,10 @@ class Checked:
     def sorted(self) -> list[Finding]:
         """Return the findings: what stops first, then what drops, mends, keeps; the most frequent first."""
         return sorted(self.findings.values(), key=lambda found: (ACTIONS.index(found.action), -found.count, found.kind))
+
+    def share(self, finding: Finding) -> float:
+        """Return the share of the rows that have a finding; of all rows for those left out."""
+        return finding.count / max(1, self.read + (finding.count if finding.action == "leave out" else 0))
 
     @property
     def stop(self) -> str | None:
@@ -141,16 +131,18 @@ class Checked:
             "read": self.read,
             "kept": self.kept,
             "images": len(self.images),
+            "variants": dict(self.variants.most_common()),
             "rendered": self.part.renderer is not None,
             "tokens": self.tokens,
             "image_tokens": self.image_tokens,
             "supervised": self.supervised,
+            "notes": self.notes,
             "stop": self.stop,
             "findings": [
                 {
                     "kind": found.kind,
                     "count": found.count,
-                    "share": found.count / self.read,
+                    "share": self.share(found),
                     "action": found.action,
                     "fix_drops": found.fix_drops,
                     "examples": [{"place": example.place, "reason": example.reason} for example in found.examples],

@@ -16,8 +16,9 @@ from dataclasses import asdict
 import PIL
 
 from lorgnette.data.image_facts import ImageFacts
-from lorgnette.data.images import cache_folder, require_file
+from lorgnette.data.images import require_file
 from lorgnette.errors import InputError, RowError
+from lorgnette.run import cache_folder
 
 MADE_BY = f"1, pillow {PIL.__version__}"
 """Facts that another Pillow found are not used. The number is raised when `ImageFacts` changes."""
@@ -38,7 +39,7 @@ def image_cache(*, writable: bool) -> Iterator[sqlite3.Connection]:
     Raises:
         InputError: if the file cannot be made or is no cache.
     """
-    file = cache_folder() / "image-facts.sqlite"
+    file = cache_folder("image-facts") / "facts.sqlite"
     try:
         if writable:
             file.parent.mkdir(parents=True, exist_ok=True)

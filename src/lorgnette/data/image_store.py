@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -118,6 +120,11 @@ def image_store(workers: int) -> Iterator[ImageStore]:
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
             store.write()
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _look(paths: Sequence[str]) -> list[tuple[ImageFacts, bool]]:

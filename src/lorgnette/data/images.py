@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from lorgnette.errors import RowError
+from lorgnette.run import cache_folder
 
 MAX_PIXELS = 100_000_000
 """Images with more pixels are refused: a small file can unpack to gigabytes (a decompression bomb)."""
@@ -129,18 +130,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def cache_folder() -> Path:
-    """Return where what can be made again is kept: `lorgnette` under `XDG_CACHE_HOME`, `~/.cache` if that is unset."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorgnette"
-
-
 def keep_image(data: bytes) -> str:
     """Write an encoded image that came inside a data file to the cache, named by its content; return its path.
 
     Samples name images by path, so that a set's pictures need not be in memory.
     """
     digest = hashlib.sha256(data).hexdigest()
-    file = cache_folder() / "images" / digest[:2] / digest
+    file = cache_folder("images") / digest[:2] / digest
     if not file.is_file() or file.stat().st_size != len(data):
         file.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=file.parent, delete=False) as unfinished:

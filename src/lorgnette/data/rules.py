@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lorgnette.data.images import require_file
-from lorgnette.data.rendering import Rendered, Renderer
 from lorgnette.data.sample import Sample, check_sample
 from lorgnette.errors import DataError, RowError
 
@@ -15,7 +14,7 @@ image, training knows what a check has found before, and that a file is there.""
 
 
 def require_usable(sample: Sample | DataError, require_image: RequireImage = require_file) -> Sample:
-    """Return a sample whose images can be used and whose turns are in order.
+    """Return a sample whose images can be used and whose turns are in order; `Renderer` then judges its tokens.
 
     Raises:
         DataError: what the reader found wrong with the row; a `RowError` where an image or a turn is the reason.
@@ -30,17 +29,6 @@ def require_usable(sample: Sample | DataError, require_image: RequireImage = req
             raise RowError(error.kind, where, f"{image[:200]}: {error.reason}") from error
     check_sample(sample)
     return sample
-
-
-def require_trainable(
-    sample: Sample | DataError, renderer: Renderer, require_image: RequireImage = require_file
-) -> Rendered:
-    """Return a sample as it is trained.
-
-    Raises:
-        DataError: as `require_usable`; a `RowError` where the template, the lengths or the labels are the reason.
-    """
-    return renderer.render(require_usable(sample, require_image))
 
 
 def too_many_bad(read: int, kept: int, max_bad_share: float) -> bool:

@@ -1,4 +1,4 @@
-"""A rendered sample as stretches of text: what the model is trained to say, what it only reads, and its images."""
+"""A sample as the model meets it, stretch by stretch: what it is trained to say, what it only reads, its images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lorgnette.data.rendering import IGNORE_INDEX, Rendered
+from lorgnette.data.rendering import IGNORE_INDEX, Encoded
 from lorgnette.data.templates import ChatTemplate
 
 Role = Literal["read", "supervised", "image"]
@@ -24,31 +24,33 @@ class Segment:
     tokens: int
 
 
-def segments(rendered: Rendered, tokenizer: Any, image_token_id: int) -> Iterator[Segment]:
-    """Decode a sample stretch by stretch, special tokens included; the text of an image is empty."""
+def segments(encoded: Encoded, tokenizer: Any, image_token_id: int) -> Iterator[Segment]:
+    """Decode a sample stretch by stretch, special tokens included; an image is one token here, and has no text."""
 
     def role(place: int) -> Role:
-        if rendered.input_ids[place] == image_token_id:
+        if encoded.input_ids[place] == image_token_id:
             return "image"
-        return "read" if rendered.labels[place] == IGNORE_INDEX else "supervised"
+        return "read" if encoded.labels[place] == IGNORE_INDEX else "supervised"
 
-    for found, places in groupby(range(len(rendered.input_ids)), role):
-        ids = [rendered.input_ids[place] for place in places]
-        text = "" if found == "image" else tokenizer.decode(ids, skip_special_tokens=False)
-        yield Segment(found, printable(text), len(ids))
+    for found, places in groupby(range(len(encoded.input_ids)), role):
+        ids = [encoded.input_ids[place] for place in places]
+        if found == "image":
+            yield from (Segment(found, "", 1) for _ in ids)
+        else:
+            yield Segment(found, printable(tokenizer.decode(ids, skip_special_tokens=False)), len(ids))
 
 
-def unfinished_answers(rendered: Rendered, template: ChatTemplate) -> int:
+def unfinished_answers(encoded: Encoded, template: ChatTemplate) -> int:
     """Count the stretches of supervised tokens that do not end with the end of turn.
 
     Looked up in the labels themselves, not in how they were made: a model trained on such an answer does not learn to
     stop there.
     """
-    supervised = np.asarray(rendered.labels) != IGNORE_INDEX
+    supervised = np.asarray(encoded.labels) != IGNORE_INDEX
     last = supervised & ~np.append(supervised[1:], False)
-    ends = {rendered.labels[place] for place in np.flatnonzero(last)}
+    ends = {encoded.labels[place] for place in np.flatnonzero(last)}
     wrong = {end for end in ends if not template.tokenizer.decode([end]).endswith(template.end_of_turn)}
-    return sum(rendered.labels[place] in wrong for place in np.flatnonzero(last)) if wrong else 0
+    return sum(encoded.labels[place] in wrong for place in np.flatnonzero(last)) if wrong else 0
 
 
 def printable(text: str) -> str:

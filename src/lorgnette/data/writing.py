@@ -9,7 +9,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from lorgnette.data.sample import Role, Sample
-from lorgnette.run import write_text
 
 SPEAKERS: dict[Role, str] = {"user": "human", "assistant": "gpt", "system": "system"}
 
@@ -41,9 +40,9 @@ def llava_row(sample: Sample, root: Path) -> dict[str, Any]:
     return {"id": sample.id} | image | {"conversations": turns}
 
 
-def write_llava(path: Path, rows: Iterable[str]) -> None:
-    """Write rows, each already JSON, as one JSON list, a row a line; whole or not at all."""
-    write_text(path, "[\n" + ",\n".join(rows) + "\n]\n")
+def llava_list(rows: Iterable[str]) -> str:
+    """Return the text of a LLaVA file: rows, each already JSON, as one list, a row a line."""
+    return "[\n" + ",\n".join(rows) + "\n]\n"
 
 
 def row_json(row: dict[str, Any]) -> str:

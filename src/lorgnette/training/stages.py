@@ -6,32 +6,26 @@ where LoRA was trained, else `trained.safetensors`.
 
 from __future__ import annotations
 
-import hashlib
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from transformers import TrainingArguments
 
-from lorgnette.data.dataset import Findings, RenderedDataset, RowCollator, render_all, weighted
-from lorgnette.data.images import open_image
-from lorgnette.data.readers import read_samples
-from lorgnette.data.rendering import Rendered, Renderer
-from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError, InputError, RecipeError, RunError
+from lorgnette.data.dataset import Findings, RowCollator
+from lorgnette.errors import InputError, RecipeError, RunError
 from lorgnette.models.adapters import add_lora, load_trained, save_trained
 from lorgnette.models.loading import Llava, fingerprint
 from lorgnette.models.trainable import PARTS, Mode, Part, freeze_all_but, master_weights, parts_table
 from lorgnette.progress import progress_bar
-from lorgnette.recipe.sections import Source, Stage
+from lorgnette.recipe.sections import Stage
 from lorgnette.run import last_whole_checkpoint, library_versions, read_json, whole_folder, write_json
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
+from lorgnette.training.samples import render_sources
 from lorgnette.training.trainer import RowTrainer, steps_of
 
 TRAINED_FOLDER = "trained"
@@ -62,7 +56,7 @@ def run_stage(
         train, findings = render_sources(stage, stage.data, llava, seed, max_bad_share, progress)
         validation, validation_findings = render_sources(stage, stage.validation, llava, seed, max_bad_share, progress)
     checkpoint = last_whole_checkpoint(folder)
-    made_from = {"data": content_hash(train), "base": fingerprint(llava.source)}
+    made_from = {"data": train.content_hash(), "base": fingerprint(llava.source)}
     if checkpoint is not None:
         require_same_origin(folder, made_from)
     prepared = prepare(stage, llava)
@@ -84,8 +78,8 @@ def run_stage(
     trainer = RowTrainer(
         prepared,
         args,
-        RenderedDataset(train),
-        RenderedDataset(validation) if validation else None,
+        train,
+        validation if validation else None,
         RowCollator(llava.processor.image_processor, llava.core.config.image_token_id, stage.share_images),
         modes,
         rates,
@@ -137,15 +131,6 @@ def restore_stage(stage: Stage, llava: Llava, folder: Path) -> Llava:
     return prepared
 
 
-def content_hash(samples: Sequence[Rendered]) -> str:
-    """Hash what is trained on, in its order: ids, labels and names of images."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(repr((sample.id, sample.images)).encode())
-        digest.update(array("q", (*sample.input_ids, *sample.labels)).tobytes())
-    return f"sha256:{digest.hexdigest()}"
-
-
 def require_same_origin(folder: Path, made_from: dict[str, str]) -> None:
     """Refuse to go on from a checkpoint with other data or another model than it was made with.
 
@@ -159,32 +144,6 @@ def require_same_origin(folder: Path, made_from: dict[str, str]) -> None:
             f"{folder}: its checkpoints were made with another {' and '.join(changed)} than there is now. They are "
             "left as they are. Next: bring it back, delete the folder, or choose another --output."
         )
-
-
-def usable_samples(stage: Stage, llava: Llava) -> Iterator[Rendered]:
-    """Yield the samples of a stage that render and whose images open, in their order; others are passed over."""
-    renderer = renderer_of(stage, llava)
-    for source in stage.data:
-        for sample in read_samples(source.path, source.format, source.split, source.images, source.limit):
-            try:
-                if isinstance(sample, Sample):
-                    rendered = renderer.render(sample)
-                    for image in rendered.images:
-                        open_image(image)
-                    yield rendered
-            except DataError:
-                continue  # counted and shown when the stage was trained
-
-
-def renderer_of(stage: Stage, llava: Llava) -> Renderer:
-    """Return the renderer of a stage's samples."""
-    return Renderer(
-        llava.template(stage.chat_template),
-        llava.core.config.image_token_id,
-        llava.image_tokens,
-        stage.max_text_tokens,
-        stage.too_long,
-    )
 
 
 def prepare(stage: Stage, llava: Llava) -> Llava:
@@ -260,8 +219,15 @@ def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, conso
     )
     if findings.shortened:
         console.print(f"shortened: {findings.shortened:,} samples by {findings.shortened_tokens:,} text tokens")
-    for reason, count in findings.dropped.most_common():
-        console.print(f"dropped: {count:,} samples: {reason}", markup=False)
+    for title, counted in (
+        ("mended", findings.mended),
+        ("left out", findings.left_out),
+        ("dropped", findings.dropped),
+    ):
+        for reason, count in counted.most_common():
+            console.print(f"{title}: {count:,} samples: {reason}", markup=False)
+    for note in findings.notes:
+        console.print(f"note: {note}", markup=False)
 
 
 def parts_of_run(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -271,26 +237,3 @@ def parts_of_run(folders: Sequence[Path]) -> list[dict[str, Any]]:
         content = read_json(folder / "stage.json")
         rows.extend({"stage": content["stage"], **part} for part in content["parts"])
     return rows
-
-
-def render_sources(
-    stage: Stage, sources: Sequence[Source], llava: Llava, seed: int, max_bad_share: float, progress: Progress
-) -> tuple[list[Rendered], Findings]:
-    """Render all samples of a stage's sources, each source repeated by its weight.
-
-    Raises:
-        DataError: if a source cannot be read, or too many of its samples cannot be used.
-    """
-    renderer = renderer_of(stage, llava)
-    everything: list[Rendered] = []
-    total = Findings()
-    for source in sources:
-        samples = read_samples(source.path, source.format, source.split, source.images, source.limit)
-        shown = progress.track(samples, total=None, description=f"reading {source.path}")
-        rendered, findings = render_all(shown, renderer, max_bad_share)
-        chosen = weighted(rendered, source.weight, seed)
-        if not chosen:
-            raise DataError(f"{source.path}: weight {source.weight} of {len(rendered)} samples leaves none.")
-        everything.extend(chosen)
-        total = total + findings
-    return everything, total

@@ -1,0 +1,228 @@
+"""Commands about data: data check, data split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import Progress
+
+from lorgnette.cli.terminal import Overrides, console, settle
+from lorgnette.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from lorgnette.data.image_store import ImageStore
+    from lorgnette.data.parts import Part, Purpose
+    from lorgnette.data.readers.source import SourceSpec
+    from lorgnette.data.rendering import Renderer
+    from lorgnette.data.sample import Sample
+
+Format = Annotated[str | None, typer.Option("--format", help="Which reader; seen from the first rows if not given.")]
+Split = Annotated[str | None, typer.Option(help="Part of the data, where it has parts.")]
+Images = Annotated[str | None, typer.Option(help="Folder of the images; beside the data if not given.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=VALUE", help="An option of the reader (docs/data.md); may be repeated."),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that decode images; all cores if not given.")]
+
+MAX_BAD_SHARE = 0.01
+RECIPES = (".yaml", ".yml")
+
+
+def check(
+    source: Annotated[str, typer.Argument(help="A recipe (.yaml), or a data file or folder.", show_default=False)],
+    format: Format = None,
+    split: Split = None,
+    images: Images = None,
+    options: Options = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A LLaVA or language model whose tokenizer and template render the rows.")
+    ] = None,
+    chat_template: Annotated[str | None, typer.Option(help="A named template in place of the tokenizer's own.")] = None,
+    max_text_tokens: Annotated[int | None, typer.Option(min=1, help="As in a recipe.")] = None,
+    held_out: Annotated[
+        list[str] | None, typer.Option(help="A file that the data must share nothing with; may be repeated.")
+    ] = None,
+    max_bad_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Exit with 2 above this share of bad rows; 0.01 if not given.")
+    ] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write the usable rows and rejected.jsonl to this folder.")] = None,
+    show: Annotated[str | None, typer.Option(metavar="ID|N", help="Only show this row, as it is trained.")] = None,
+    report: Annotated[Path | None, typer.Option(help="The page; checks/NAME.html if not given.")] = None,
+    workers: Workers = None,
+    overrides: Overrides = None,
+) -> None:
+    """Read all data, decode every image, render every row; say what was found and what will be done with it.
+
+    Example: lorgnette data check train.json --images pictures --model runs/quickstart/merged --fix fixed
+    """
+    from lorgnette.data.image_store import cores, image_store  # noqa: PLC0415
+
+    share = MAX_BAD_SHARE if max_bad_share is None else max_bad_share
+    if source.endswith(RECIPES):
+        of_file = (
+            format,
+            split,
+            images,
+            options,
+            limit,
+            model,
+            chat_template,
+            max_text_tokens,
+            held_out,
+            max_bad_share,
+        )
+        parts, share = _recipe_parts(source, overrides, any(option is not None for option in of_file))
+    else:
+        settle()
+        renderer = _renderer(model, chat_template, max_text_tokens)
+        spec = _spec(source, split, images, options)
+        parts = [_part(spec, "train", format, limit, renderer)]
+        parts += [_part(replace(spec, path=path), "validation", format, None, renderer) for path in held_out or ()]
+    page = report or Path("checks") / f"{Path(source).stem}.html"
+    with image_store(workers or cores()) as store:
+        if show is not None:
+            _show(parts, show, page, store)
+        else:
+            _check(parts, store, share, page, fix, source)
+
+
+def split(
+    sources: Annotated[list[str], typer.Argument(help="Data files or folders.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="The folder to write.", show_default=False)],
+    shares: Annotated[str, typer.Option(help="TRAIN/VAL/TEST in percent; VAL may be 0.")] = "70/10/20",
+    seed: Annotated[int, typer.Option(help="Another seed is another split.")] = 42,
+    near_duplicates: Annotated[
+        int | None,
+        typer.Option(min=0, max=16, help="Keep images together that look alike: most differing bits of 64; try 4."),
+    ] = None,
+    format: Format = None,
+    images: Images = None,
+    options: Options = None,
+    max_bad_share: Annotated[float, typer.Option(min=0, max=1, help="Stop above this share of bad rows.")] = 0.01,
+    workers: Workers = None,
+) -> None:
+    """Split data into train, val and test so that no image is in two of them; the same everywhere for the same seed.
+
+    Example: lorgnette data split dataset.json splits --images pictures --shares 70/10/20
+    """
+    from lorgnette.data.image_store import cores, image_store  # noqa: PLC0415
+    from lorgnette.data.split import parse_shares  # noqa: PLC0415
+    from lorgnette.data.split_files import require_free, split_files, write_split  # noqa: PLC0415
+
+    wanted = parse_shares(shares)
+    require_free(output)
+    specs = [_spec(source, None, images, options) for source in sources]
+    parts = [_part(spec, "train", format, None, None) for spec in specs]
+    with image_store(workers or cores()) as store:
+        made = split_files(
+            parts, store, wanted, seed=seed, near_duplicates=near_duplicates, max_bad_share=max_bad_share
+        )
+    same = write_split(output, made.files)
+    for line in made.lines:
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(
+        f"{'The same split was already' if same else 'The split is'} in {output}; images are relative to {made.root}\n"
+        f"Next: lorgnette data check {output / 'train.json'} --images {made.root} --held-out {output / 'test.json'}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _recipe_parts(source: str, overrides: list[str] | None, has_file_options: bool) -> tuple[list[Part], float]:
+    if has_file_options:
+        raise InputError(
+            f"{source}: is a recipe, which says itself what its data is. Next: leave the options of files out, or "
+            "override fields, such as --set max_bad_share=0.05"
+        )
+    settle()
+    from lorgnette.recipe.reading import read_recipe  # noqa: PLC0415
+    from lorgnette.recipe_data import parts_of_recipe  # noqa: PLC0415
+
+    recipe = read_recipe(Path(source), overrides or [])
+    return parts_of_recipe(recipe), recipe.max_bad_share
+
+
+def _spec(path: str, split: str | None, images: str | None, options: list[str] | None) -> SourceSpec:
+    from lorgnette.data.readers.source import SourceSpec  # noqa: PLC0415
+    from lorgnette.recipe.yaml_text import parse_yaml  # noqa: PLC0415
+
+    given = {}
+    for option in options or ():
+        name, equals, text = option.partition("=")
+        value = parse_yaml(text)
+        if not name or not equals or value.mistakes:
+            raise InputError(f"--option {option}: must be NAME=VALUE, such as repeated_tags=refuse.")
+        given[name] = value.data
+    return SourceSpec(path, split, images, given)
+
+
+def _part(spec: SourceSpec, purpose: Purpose, format: str | None, limit: int | None, renderer: Renderer | None) -> Part:
+    from lorgnette.data.parts import detect_format, part_of  # noqa: PLC0415
+
+    found = format or detect_format(spec)
+    if format is None:
+        console.print(f"{spec.path}: read as {found} (--format to say otherwise)", markup=False, soft_wrap=True)
+    return part_of("data" if purpose == "train" else "held out", purpose, spec, found, limit, renderer)
+
+
+def _renderer(model: str | None, chat_template: str | None, max_text_tokens: int | None) -> Renderer | None:
+    if model is None:
+        if chat_template is not None or max_text_tokens is not None:
+            raise InputError("--chat-template and --max-text-tokens need a tokenizer. Next: give --model.")
+        console.print(
+            "No --model: rows are not rendered, so lengths in tokens and labels are not checked.", soft_wrap=True
+        )
+        return None
+    from lorgnette.recipe_data import renderer_for  # noqa: PLC0415
+
+    return renderer_for(model, chat_template, max_text_tokens)
+
+
+def _show(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore) -> None:
+    from lorgnette.data.check_files import show_row  # noqa: PLC0415
+
+    file = show_row(parts, wanted, page, store, console)
+    console.print(f"\nWith its images in {file}", markup=False, soft_wrap=True)
+
+
+def _check(
+    parts: Sequence[Part], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str
+) -> None:
+    from lorgnette.data.check import check_parts  # noqa: PLC0415
+    from lorgnette.data.check_files import require_empty, root_of, write_check, write_fixed  # noqa: PLC0415
+    from lorgnette.data.check_terminal import print_checked  # noqa: PLC0415
+    from lorgnette.progress import progress_bar  # noqa: PLC0415
+
+    if fix is not None:
+        require_empty(fix)
+    with progress_bar(console) as progress:
+        checked = check_parts(
+            parts,
+            store,
+            max_bad_share,
+            rows_below=None if fix is None else root_of,
+            watch=lambda samples, part: _watched(progress, samples, part),
+        )
+    for found in checked:
+        print_checked(found, console)
+    numbers = write_check(page, f"Check of {source}", checked, store)
+    console.print(f"{store.asked:,} images, {store.decoded:,} of them decoded now", soft_wrap=True)
+    console.print(f"The report is in {page}, the same as numbers in {numbers}", markup=False, soft_wrap=True)
+    if fix is not None:
+        for line in write_fixed(fix, checked):
+            console.print(line, markup=False, soft_wrap=True)
+    stopped = [f"{found.part.name}, {found.part.path}: {found.stop}" for found in checked if found.stop]
+    if stopped:
+        raise DataError("\n".join(stopped))
+    step = f"lorgnette run {source}" if source.endswith(RECIPES) else f"lorgnette data split {source} splits"
+    console.print(f"Next: {step}", markup=False, soft_wrap=True)
+
+
+def _watched(progress: Progress, samples: Iterator[Sample | DataError], part: Part) -> Iterator[Sample | DataError]:
+    yield from progress.track(samples, total=None, description=f"checking {part.name}")
