@@ -24,7 +24,9 @@ def test_the_outline_of_two_models_is_that_of_the_assembled_one(parts: Parts, to
     built = assemble(*parts(tower, "llama"), **more)
     found = outline_build(*parts(tower, "llama"), **more)
     assert (found.image_tokens, found.image_token_id) == (built.image_tokens, built.core.config.image_token_id)
-    assert found.tokenizer("What <image> is this?")["input_ids"] == built.tokenizer("What <image> is this?")["input_ids"]
+    assert (
+        found.tokenizer("What <image> is this?")["input_ids"] == built.tokenizer("What <image> is this?")["input_ids"]
+    )
     assert found.template().jinja == built.template().jinja
 
 

@@ -185,7 +185,7 @@ def _renderer(model: str | None, chat_template: str | None, max_text_tokens: int
 
 
 def _show(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore) -> None:
-    from lorgnette.data.check_files import show_row  # noqa: PLC0415
+    from lorgnette.data.check.files import show_row  # noqa: PLC0415
 
     file = show_row(parts, wanted, page, store, console)
     console.print(f"\nWith its images in {file}", markup=False, soft_wrap=True)
@@ -194,9 +194,9 @@ def _show(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore) -> 
 def _check(
     parts: Sequence[Part], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str
 ) -> None:
-    from lorgnette.data.check import check_parts  # noqa: PLC0415
-    from lorgnette.data.check_files import require_empty, root_of, write_check, write_fixed  # noqa: PLC0415
-    from lorgnette.data.check_terminal import print_checked  # noqa: PLC0415
+    from lorgnette.data.check.files import require_empty, root_of, write_check, write_fixed  # noqa: PLC0415
+    from lorgnette.data.check.sources import check_parts  # noqa: PLC0415
+    from lorgnette.data.check.terminal import print_checked  # noqa: PLC0415
     from lorgnette.progress import progress_bar  # noqa: PLC0415
 
     if fix is not None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lorgnette.data.check_report import shown_segments, write_page, write_sample_page
-from lorgnette.data.check_terminal import sample_text
-from lorgnette.data.findings import Checked, place_of
+from lorgnette.data.check.findings import Checked, place_of
+from lorgnette.data.check.report import shown_segments, write_page, write_sample_page
+from lorgnette.data.check.segments import printable
+from lorgnette.data.check.show import find_row
+from lorgnette.data.check.terminal import sample_text
 from lorgnette.data.image_store import ImageStore
 from lorgnette.data.parts import Part
 from lorgnette.data.sample import Sample
-from lorgnette.data.segments import printable
-from lorgnette.data.show import find_row
 from lorgnette.data.writing import images_root, llava_list, row_json
 from lorgnette.errors import InputError
 from lorgnette.run import write_json, write_text

@@ -18,12 +18,12 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from lorgnette.data.findings import Checked
+from lorgnette.data.check.findings import Checked
+from lorgnette.data.check.segments import Segment, printable, segments
 from lorgnette.data.images import open_image
 from lorgnette.data.parts import Part
 from lorgnette.data.rendering import Encoded
 from lorgnette.data.sample import IMAGE_TAG, Sample
-from lorgnette.data.segments import Segment, printable, segments
 from lorgnette.errors import DataError
 from lorgnette.run import write_text
 
@@ -152,7 +152,7 @@ def _encoded(image: Image.Image, kind: str) -> bytes:
 def _write(path: Path, **values: Any) -> None:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"shorten": _shorten, "printable": printable}
-    template = resources.files(__package__).joinpath("check_report.html.j2").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     write_text(path, environment.from_string(template).render(**values))
 
 

@@ -13,15 +13,15 @@ from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
+from lorgnette.data.check.findings import Checked, place_of
+from lorgnette.data.check.segments import unfinished_answers
+from lorgnette.data.check.twins import HeldOut, HeldOutPurpose, Seen, Twin
 from lorgnette.data.encodings import Encodings
-from lorgnette.data.findings import Checked, place_of
 from lorgnette.data.image_store import ImageStore
 from lorgnette.data.parts import Part
 from lorgnette.data.rendering import IGNORE_INDEX, Encoded
 from lorgnette.data.rules import kind_of, require_usable
 from lorgnette.data.sample import Sample
-from lorgnette.data.segments import unfinished_answers
-from lorgnette.data.twins import HeldOut, HeldOutPurpose, Seen, Twin
 from lorgnette.data.writing import llava_row, row_json
 from lorgnette.errors import DataError, LeftOut
 

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorgnette.data.check_report import percentiles
-from lorgnette.data.findings import Checked
-from lorgnette.data.segments import Segment, printable
+from lorgnette.data.check.findings import Checked
+from lorgnette.data.check.report import percentiles
+from lorgnette.data.check.segments import Segment, printable
 
 STYLES = {"stop": "bold red", "drop": "red", "mend": "yellow", "keep": "cyan", "leave out": "dim"}
 MOST_VARIANTS = 4
