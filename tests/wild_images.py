@@ -35,6 +35,13 @@ def truncated_png(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:3000])
 
 
+def corrupt_png(file: Path) -> None:
+    plain(file)
+    content = bytearray(file.read_bytes())
+    content[200:260] = bytes(60)
+    file.write_bytes(bytes(content))
+
+
 def png_bomb(file: Path) -> None:
     """50,000 x 50,000 pixels of one bit in 300 kilobytes, whole and valid."""
     side = 50_000
@@ -108,7 +115,7 @@ def see_through_png(file: Path) -> None:
 
 BROKEN: dict[str, Callable[[Path], None]] = {
     "image truncated": truncated_jpeg,
-    "image broken": truncated_png,
+    "image broken": corrupt_png,
     "image empty": zero_bytes,
     "not an image": text_renamed,
     "image huge": png_bomb,

@@ -75,7 +75,7 @@ def test_a_shown_row_is_marked_and_has_a_page(tmp_path: Path) -> None:
     assert error is None, output
     assert "⟦yes<|im_end|>⟧" in output or "⟦ yes" in output or "⟦yes" in output
     page = (tmp_path / "checks" / "data-2-1.html").read_text()
-    assert "data:image/png" in page
+    assert "data:image/" in page
     assert "<mark>" in page
 
 

@@ -159,13 +159,14 @@ def render_all(
             continue
         findings.read += 1
         try:
-            place = encodings.place_of(require_usable(sample, require_image), renderer)
+            usable = require_usable(sample, require_image)
+            place = encodings.place_of(usable, renderer)
         except DataError as error:
             findings.drop(error)
             continue
-        kept.add(sample, place)
+        kept.add(usable, place)
         findings.kept += 1
-        findings.mended.update(sample.mended)
+        findings.mended.update(usable.mended)
     if too_many_bad(findings.read, findings.kept, max_bad_share):
         raise DataError(_too_many(findings, findings.read - findings.kept, max_bad_share))
     kept.count(findings)

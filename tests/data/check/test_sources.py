@@ -54,7 +54,7 @@ def test_every_kind_is_found_and_counted(wild_file: Path, renderer: Renderer) ->
     assert {kind: mended.pop(kind) for kind in wild.ODD} == dict.fromkeys(wild.ODD, 1)
     assert mended.pop("too long, shortened") == 1
     assert list(mended.values()) == [1], mended  # the tag that the reader put in
-    assert counts(found, "keep") == {"duplicate image": 1, "duplicate row": 1}
+    assert counts(found, "keep") == {"duplicate image": 2, "duplicate row": 1}
     assert found.read == 26
     assert found.kept == found.read - sum(DROPPED.values())
     assert len(found.lengths) == found.kept

@@ -43,7 +43,7 @@ class Finding:
     @property
     def done(self) -> str:
         """Say what will be done with the rows."""
-        return f"{self.action} (--fix drops)" if self.fix_drops else self.action
+        return f"{self.action} (fix: drop)" if self.fix_drops else self.action
 
 
 @dataclass

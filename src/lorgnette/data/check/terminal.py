@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -39,14 +40,16 @@ def print_checked(checked: Checked, console: Console) -> None:
 
 
 def _table(checked: Checked) -> Table:
+    file = Path(checked.part.path).name  # the whole path is in the heading
     table = Table(show_edge=False, pad_edge=False)
-    table.add_column("finding")
+    table.add_column("finding", min_width=min(24, max(map(len, checked.findings))))
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("done", no_wrap=True)
     table.add_column("first examples", overflow="fold")
     for finding in checked.sorted():
-        examples = [Text(printable(example.place), style="dim") for example in finding.examples]
+        places = [example.place.replace(checked.part.path, file, 1) for example in finding.examples]
+        examples = [Text(printable(place), style="dim") for place in places]
         if finding.examples and finding.action in ("stop", "drop"):
             examples.insert(1, Text(f"  {printable(finding.examples[0].reason)}"))
         table.add_row(
