@@ -26,6 +26,7 @@ from lorgnette.models.conversion.huggingface import two_layers
 from lorgnette.models.conversion.projector import read_projector
 from lorgnette.models.learner import Learner, load_model, save_model
 from lorgnette.models.loading import DTYPES, fingerprint, load_config
+from lorgnette.models.outline import outline_of
 from lorgnette.models.trainable import Part, parts_table
 from lorgnette.processes import is_main, processes
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
@@ -33,13 +34,13 @@ from lorgnette.recipe.sections import Evaluation, Recipe, Stage
 from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
 from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.hand_over import brings_projector, merged_model, needs_start, put_projector
+from lorgnette.training.samples import samples_of
 from lorgnette.training.stages import (
     modes_of,
     parts_of_run,
     prepare,
     restore_stage,
     run_stage,
-    samples_of,
 )
 from lorgnette.training.trained import is_trained
 
@@ -104,19 +105,7 @@ def plan_of(recipe: Recipe) -> dict[str, Any] | None:
 def outlines(recipe: Recipe) -> Iterator[tuple[str, Learner, list[Part], str]]:
     """Yield for every stage its title, model, table of parts and dtype, by shapes alone."""
     for stage in recipe.stages:
-        build = recipe.model.build
-        if build is not None:
-            learner: Learner = assemble(
-                build.vision_tower,
-                build.language_model,
-                vision_feature_layer=build.vision_feature_layer,
-                vision_feature_select_strategy=build.vision_feature_select_strategy,
-                image_size=build.image_size,
-                template=recipe.model.chat_template,
-                meta=True,
-            )
-        else:
-            learner = load_model(str(recipe.model.base), template=recipe.model.chat_template, meta=True)
+        learner = outline_of(recipe.model)
         prepared = prepare(stage, learner)
         rates = rates_of(stage, training_arguments(stage, Path(stage.name), recipe.seed).learning_rate)
         parts = parts_table(prepared.module, modes_of(stage, prepared), rates)

@@ -14,7 +14,7 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from lorgnette import __version__
-from lorgnette.cli import data, model, recipes, results, road
+from lorgnette.cli import data, making, model, recipes, results, road
 from lorgnette.cli.terminal import console, errors
 from lorgnette.errors import LorgnetteError
 from lorgnette.processes import is_main
@@ -26,18 +26,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-model_app = typer.Typer(help="Look at models, put them together, merge what was trained.", no_args_is_help=True)
-app.add_typer(model_app, name="model")
-data_app = typer.Typer(help="Make and prepare data.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
+model_app = typer.Typer(help="Look at models, put them together, merge, convert.", no_args_is_help=True)
+data_app = typer.Typer(help="Check data, split it, gather it, make it.", no_args_is_help=True)
 recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(model_app, name="model")
 app.add_typer(recipe_app, name="recipe")
 
 COMMANDS: dict[typer.Typer, tuple[Callable[..., Any], ...]] = {
     app: (road.quickstart, road.run, road.train, results.evaluate, results.score, results.compare),
+    data_app: (data.check, data.split, making.prepare, making.make),
     model_app: (model.inspect, model.build, model.merge, model.convert),
-    app: (road.quickstart, road.run, road.train, results.evaluate, results.compare),
-    data_app: (data.prepare, data.make),
     recipe_app: (recipes.schema, recipes.show),
 }
 for group, commands in COMMANDS.items():

@@ -1,183 +1,230 @@
-"""Commands about data: data prepare, data make."""
+"""Commands about data: data check, data split."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Column, Table
+from rich.progress import Progress
 
-from lorgnette.cli.terminal import console
-from lorgnette.errors import DataError, InputError, nearest
+from lorgnette.cli.terminal import Overrides, console, settle
+from lorgnette.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from lorgnette.data.making_images import Pictures
-    from lorgnette.data.remote_sensing import Prepared
+    from lorgnette.data.image_store import ImageStore
+    from lorgnette.data.pairs import AnyRenderer
+    from lorgnette.data.parts import Part, Purpose
+    from lorgnette.data.readers.source import SourceSpec
+    from lorgnette.data.sample import Sample
 
-Images = Annotated[Path, typer.Argument(help="Folder of pictures, or one picture.", show_default=False)]
-Model = Annotated[str, typer.Option(help="The model's name, as the endpoint knows it.", show_default=False)]
-Address = Annotated[
-    str | None, typer.Option(help="Address of the endpoint; OPENAI_BASE_URL, or OpenAI's own.", show_default=False)
+Format = Annotated[str | None, typer.Option("--format", help="Which reader; seen from the first rows if not given.")]
+Split = Annotated[str | None, typer.Option(help="Part of the data, where it has parts.")]
+Images = Annotated[str | None, typer.Option(help="Folder of the images; beside the data if not given.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=VALUE", help="An option of the reader (docs/data.md); may be repeated."),
 ]
-Price = Annotated[float | None, typer.Option(min=0, help="Price of a million tokens.", show_default=False)]
-CORPORA = ("rs-instructions",)
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that decode images; all cores if not given.")]
+
+MAX_BAD_SHARE = 0.01
+RECIPES = (".yaml", ".yml")
 
 
-def prepare(
-    corpus: Annotated[str, typer.Argument(help="Which corpus: rs-instructions.", show_default=False)],
-    source: Annotated[
-        Path, typer.Argument(help="Folder with its JSON file and whatever you downloaded.", show_default=False)
-    ],
-    out: Annotated[Path, typer.Argument(help="Folder for the data set.", show_default=False)],
-    keep: Annotated[
-        str, typer.Option(help="Which sets to keep, of NWPU,RSICD,LR,DOTA,UAV,UCM.")
-    ] = "NWPU,RSICD,LR,DOTA",
-    url: Annotated[
-        list[str] | None,
-        typer.Option(help="Fetch this file first; may be repeated.", metavar="URL[#sha256=HEX]", show_default=False),
+def check(
+    source: Annotated[str, typer.Argument(help="A recipe (.yaml), or a data file or folder.", show_default=False)],
+    format: Format = None,
+    split: Split = None,
+    images: Images = None,
+    options: Options = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A LLaVA or language model whose tokenizer and template render the rows.")
     ] = None,
-    max_download: Annotated[float, typer.Option(min=0.001, help="Most gigabytes of a single download.")] = 50.0,
-) -> None:
-    """Prepare a corpus whose images have to be gathered: dataset.json and its images, all of them decoded.
-
-    Unpacks archives, converts TIFFs, says what is still missing. A second call does what is left. Exits with 2 if no
-    row can be used or an archive was refused.
-
-    Example: lorgnette data prepare rs-instructions downloads data/rs
-    """
-    from lorgnette.data.remote_sensing import prepare as gather  # noqa: PLC0415
-    from lorgnette.run import locked  # noqa: PLC0415
-
-    if corpus not in CORPORA:
-        raise DataError(f"There is no corpus '{corpus}'. Allowed: {', '.join(CORPORA)}.{nearest(corpus, CORPORA)}")
-    sets = [name.strip() for name in keep.split(",") if name.strip()]
-    with locked(out):
-        done = gather(source, out, console, keep=sets, urls=url or (), max_download=int(max_download * 1e9))
-    _show_prepared(done)
-    console.print(f"The report is in {out / 'prepared.json'}", soft_wrap=True, markup=False)
-    if done.rows:
-        console.print(
-            f"The data set is {out / 'dataset.json'} with {done.rows:,} rows\nNext, in a recipe: data: "
-            f"[{{path: {out / 'dataset.json'}, format: llava, images: {out / 'imagenes'}}}]",
-            soft_wrap=True,
-            markup=False,
-        )
-    done.check()
-
-
-def make(
-    images: Images,
-    out: Annotated[Path, typer.Argument(help="Folder for the data set.", show_default=False)],
-    model: Model,
-    base_url: Address = None,
-    prompt: Annotated[str, typer.Option(help="en, ru, zh, es, or a text file of your own.")] = "en",
-    pairs: Annotated[int, typer.Option(min=1, max=50, help="Questions about a picture.")] = 5,
-    input_price: Price = None,
-    output_price: Price = None,
-    max_cost: Annotated[
-        float | None, typer.Option(min=0, help="Never spend more, earlier calls included.", show_default=False)
-    ] = None,
-    max_requests: Annotated[
-        int | None, typer.Option(min=0, help="Never send more, earlier calls included.", show_default=False)
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing; estimate tokens and price.")] = False,
+    chat_template: Annotated[str | None, typer.Option(help="A named template in place of the tokenizer's own.")] = None,
+    max_text_tokens: Annotated[int | None, typer.Option(min=1, help="As in a recipe.")] = None,
     held_out: Annotated[
-        list[Path] | None,
-        typer.Option(help="Leave out the pictures of this LLaVA file or folder: your test set.", show_default=False),
+        list[str] | None, typer.Option(help="A file that the data must share nothing with; may be repeated.")
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Requests at a time.")] = 4,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 120.0,
-    max_tokens: Annotated[int, typer.Option(min=16, help="Most tokens of an answer.")] = 2_000,
-    image_side: Annotated[int, typer.Option(min=32, help="Scale pictures down to so many pixels.")] = 1_024,
-    schema: Annotated[bool, typer.Option("--schema/--no-schema", help="Send the JSON schema too.")] = True,
+    max_bad_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Exit with 2 above this share of bad rows; 0.01 if not given.")
+    ] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write the usable rows and rejected.jsonl to this folder.")] = None,
+    show: Annotated[str | None, typer.Option(metavar="ID|N", help="Only show this row, as it is trained.")] = None,
+    report: Annotated[Path | None, typer.Option(help="The page; checks/NAME.html if not given.")] = None,
+    workers: Workers = None,
+    overrides: Overrides = None,
 ) -> None:
-    """Make questions and answers about pictures with a vision model behind an OpenAI-compatible address.
+    """Read all data, decode every image, render every row; say what was found and what will be done with it.
 
-    The key is in the environment, OPENAI_API_KEY. Goes on where it stopped: what was answered is not paid again.
-
-    Example: lorgnette data make pictures data/made --model gpt-4o-mini --prompt ru --input-price 0.15
-    --output-price 0.6 --max-cost 5 --dry-run
+    Example: lorgnette data check train.json --images pictures --model runs/quickstart/merged --fix fixed
     """
-    from lorgnette.data.making import make as ask  # noqa: PLC0415
-    from lorgnette.data.making_images import find_pictures  # noqa: PLC0415
-    from lorgnette.data.making_log import Prices  # noqa: PLC0415
-    from lorgnette.data.making_plan import Settings, plan  # noqa: PLC0415
-    from lorgnette.data.making_prompts import read_prompt  # noqa: PLC0415
-    from lorgnette.run import locked  # noqa: PLC0415
+    from lorgnette.data.image_store import cores, image_store  # noqa: PLC0415
 
-    if (input_price is None) != (output_price is None):
-        raise InputError("--input-price and --output-price go together.")
-    settings = Settings(
-        model=model,
-        prompt=read_prompt(prompt, pairs),
-        base_url=base_url,
-        prices=None if input_price is None or output_price is None else Prices(input_price, output_price),
-        max_cost=max_cost,
-        max_requests=max_requests,
-        max_tokens=max_tokens,
-        image_side=image_side,
-        concurrency=concurrency,
-        timeout=timeout,
-        schema=schema,
+    share = MAX_BAD_SHARE if max_bad_share is None else max_bad_share
+    if source.endswith(RECIPES):
+        of_file = (
+            format,
+            split,
+            images,
+            options,
+            limit,
+            model,
+            chat_template,
+            max_text_tokens,
+            held_out,
+            max_bad_share,
+        )
+        parts, share = _recipe_parts(source, overrides, any(option is not None for option in of_file))
+    else:
+        settle()
+        renderer = _renderer(model, chat_template, max_text_tokens)
+        spec = _spec(source, split, images, options)
+        parts = [_part(spec, "train", format, limit, renderer)]
+        parts += [_part(replace(spec, path=path), "validation", format, None, renderer) for path in held_out or ()]
+    page = report or Path("checks") / f"{Path(source).stem}.html"
+    with image_store(workers or cores()) as store:
+        if show is not None:
+            _show(parts, show, page, store)
+        else:
+            _check(parts, store, share, page, fix, source)
+
+
+def split(
+    sources: Annotated[list[str], typer.Argument(help="Data files or folders.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="The folder to write.", show_default=False)],
+    shares: Annotated[str, typer.Option(help="TRAIN/VAL/TEST in percent; VAL may be 0.")] = "70/10/20",
+    seed: Annotated[int, typer.Option(help="Another seed is another split.")] = 42,
+    near_duplicates: Annotated[
+        int | None,
+        typer.Option(min=0, max=16, help="Keep images together that look alike: most differing bits of 64; try 4."),
+    ] = None,
+    format: Format = None,
+    images: Images = None,
+    options: Options = None,
+    max_bad_share: Annotated[float, typer.Option(min=0, max=1, help="Stop above this share of bad rows.")] = 0.01,
+    workers: Workers = None,
+) -> None:
+    """Split data into train, val and test so that no image is in two of them; the same everywhere for the same seed.
+
+    Example: lorgnette data split dataset.json splits --images pictures --shares 70/10/20
+    """
+    from lorgnette.data.image_store import cores, image_store  # noqa: PLC0415
+    from lorgnette.data.split import parse_shares  # noqa: PLC0415
+    from lorgnette.data.split_files import require_free, split_files, write_split  # noqa: PLC0415
+
+    wanted = parse_shares(shares)
+    require_free(output)
+    specs = [_spec(source, None, images, options) for source in sources]
+    parts = [_part(spec, "train", format, None, None) for spec in specs]
+    with image_store(workers or cores()) as store:
+        made = split_files(
+            parts, store, wanted, seed=seed, near_duplicates=near_duplicates, max_bad_share=max_bad_share
+        )
+    same = write_split(output, made.files)
+    for line in made.lines:
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(
+        f"{'The same split was already' if same else 'The split is'} in {output}; images are relative to {made.root}\n"
+        f"Next: lorgnette data check {output / 'train.json'} --images {made.root} --held-out {output / 'test.json'}",
+        markup=False,
+        soft_wrap=True,
     )
-    pictures = find_pictures(images, image_side, held_out or ())
-    if dry_run:
-        _show_plan(plan(pictures, settings.open_ledger(out), settings), pictures)
-        return
-    with locked(out):
-        made = ask(pictures, out, settings, console)
-    _show_made(made, out)
 
 
-def _show_plan(found: dict[str, Any], pictures: Pictures) -> None:
-    tokens, money = found["expected_tokens"], "no prices given"
-    if found["expected_cost"] is not None:
-        money = f"price about {found['expected_cost']:.2f}, at the very most {found['worst_cost']:.2f}"
-    basis = "as measured so far" if found["measured"] else "a rough estimate: models count pictures differently"
-    lines = [
-        f"{found['to_ask']:,} pictures to ask about; {found['answered_already']:,} are answered already",
-        f"left out: {len(pictures.copies):,} copies, {len(pictures.held_out):,} held out, "
-        f"{len(pictures.broken):,} broken",
-        f"about {tokens['input']:,} input and {tokens['output']:,} output tokens ({basis})",
-        money + ("" if found["spent"] is None else f"; spent before: {found['spent']:.2f}"),
-        "Nothing was sent. Next: the same command without --dry-run",
-    ]
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+def _recipe_parts(source: str, overrides: list[str] | None, has_file_options: bool) -> tuple[list[Part], float]:
+    if has_file_options:
+        raise InputError(
+            f"{source}: is a recipe, which says itself what its data is. Next: leave the options of files out, or "
+            "override fields, such as --set max_bad_share=0.05"
+        )
+    settle()
+    from lorgnette.recipe.reading import read_recipe  # noqa: PLC0415
+    from lorgnette.recipe_data import parts_of_recipe  # noqa: PLC0415
+
+    recipe = read_recipe(Path(source), overrides or [])
+    return parts_of_recipe(recipe), recipe.max_bad_share
 
 
-def _show_made(made: dict[str, Any], out: Path) -> None:
-    lines = [f"{number:,} pictures {name}" for name, number in made["pictures"].items() if number]
-    lines += [f"{made['repeated_questions']:,} repeated questions left out"] if made["repeated_questions"] else []
-    cost = "" if made["cost"] is None else f", cost {made['cost']:.4f}"
-    unsure = made["requests_with_estimated_tokens"]
-    cost += f" ({unsure:,} requests with estimated tokens)" if unsure else ""
-    lines.append(f"{made['requests']:,} requests in all{cost}")
-    if made["stopped_by"]:
-        lines.append(f"Stopped by {made['stopped_by']}. To go on: the same command with a higher one")
-    lines += [
-        f"{made['pairs']:,} pairs are in {out / 'dataset.json'}",
-        f"Next: look through {out / 'review.html'}; then, in a recipe: data: [{{path: {out / 'dataset.json'}, "
-        f"format: llava, images: {made['images']}}}]",
-    ]
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+def _spec(path: str, split: str | None, images: str | None, options: list[str] | None) -> SourceSpec:
+    from lorgnette.data.readers.source import SourceSpec  # noqa: PLC0415
+    from lorgnette.recipe.yaml_text import parse_yaml  # noqa: PLC0415
+
+    given = {}
+    for option in options or ():
+        name, equals, text = option.partition("=")
+        value = parse_yaml(text)
+        if not name or not equals or value.mistakes:
+            raise InputError(f"--option {option}: must be NAME=VALUE, such as repeated_tags=refuse.")
+        given[name] = value.data
+    return SourceSpec(path, split, images, given)
 
 
-def _show_prepared(done: Prepared) -> None:
-    states = ("named", "in place", "converted now", "broken", "ambiguous", "missing")
-    table = Table("images of", *(Column(state, justify="right") for state in states), box=None)
-    for name, counts in done.set_counts().items():
-        table.add_row(name, *(f"{counts[state]:,}" for state in states))
-    console.print(table)
-    selection = done.selection
-    console.print(f"{selection.read:,} rows read, {done.rows:,} kept; dropped: {sum(selection.dropped.values()):,}")
-    lines = [
-        f"  {count:,} {reason} (the first: {selection.examples[reason]})" for reason, count in selection.dropped.items()
-    ]
-    lines += [f"refused: {reason}" for reason in done.refused]
-    lines += [f"unpack by hand, Python cannot: {label}" for label in done.by_hand]
-    lines += [f"still to fetch: {line}" for line in done.to_fetch()]
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+def _part(
+    spec: SourceSpec, purpose: Purpose, format: str | None, limit: int | None, renderer: AnyRenderer | None
+) -> Part:
+    from lorgnette.data.parts import detect_format, part_of  # noqa: PLC0415
+
+    found = format or detect_format(spec)
+    if format is None:
+        console.print(f"{spec.path}: read as {found} (--format to say otherwise)", markup=False, soft_wrap=True)
+    return part_of("data" if purpose == "train" else "held out", purpose, spec, found, limit, renderer)
+
+
+def _renderer(model: str | None, chat_template: str | None, max_text_tokens: int | None) -> AnyRenderer | None:
+    if model is None:
+        if chat_template is not None or max_text_tokens is not None:
+            raise InputError("--chat-template and --max-text-tokens need a tokenizer. Next: give --model.")
+        console.print(
+            "No --model: rows are not rendered, so lengths in tokens and labels are not checked.", soft_wrap=True
+        )
+        return None
+    from lorgnette.recipe_data import renderer_for  # noqa: PLC0415
+
+    return renderer_for(model, chat_template, max_text_tokens)
+
+
+def _show(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore) -> None:
+    from lorgnette.data.check.files import show_row  # noqa: PLC0415
+
+    file = show_row(parts, wanted, page, store, console)
+    console.print(f"\nWith its images in {file}", markup=False, soft_wrap=True)
+
+
+def _check(
+    parts: Sequence[Part], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str
+) -> None:
+    from lorgnette.data.check.files import require_empty, root_of, write_check, write_fixed  # noqa: PLC0415
+    from lorgnette.data.check.sources import check_parts  # noqa: PLC0415
+    from lorgnette.data.check.terminal import print_checked  # noqa: PLC0415
+    from lorgnette.progress import progress_bar  # noqa: PLC0415
+
+    if fix is not None:
+        require_empty(fix)
+    with progress_bar(console) as progress:
+        checked = check_parts(
+            parts,
+            store,
+            max_bad_share,
+            rows_below=None if fix is None else root_of,
+            watch=lambda samples, part: _watched(progress, samples, part),
+        )
+    for found in checked:
+        print_checked(found, console)
+    numbers = write_check(page, f"Check of {source}", checked, store)
+    console.print(f"{store.asked:,} images, {store.decoded:,} of them decoded now", soft_wrap=True)
+    console.print(f"The report is in {page}, the same as numbers in {numbers}", markup=False, soft_wrap=True)
+    if fix is not None:
+        for line in write_fixed(fix, checked):
+            console.print(line, markup=False, soft_wrap=True)
+    stopped = [f"{found.part.name}, {found.part.path}: {found.stop}" for found in checked if found.stop]
+    if stopped:
+        raise DataError("\n".join(stopped))
+    step = f"lorgnette run {source}" if source.endswith(RECIPES) else f"lorgnette data split {source} splits"
+    console.print(f"Next: {step}", markup=False, soft_wrap=True)
+
+
+def _watched(progress: Progress, samples: Iterator[Sample | DataError], part: Part) -> Iterator[Sample | DataError]:
+    yield from progress.track(samples, total=None, description=f"checking {part.name}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,13 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from lorgnette.data.encodings import Encodings
-from lorgnette.data.images import read_pixels
+from lorgnette.data.images import read_pixels, require_file
 from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.rendering import Expansion, Rendered
 from lorgnette.data.rows import build_row
+from lorgnette.data.rules import RequireImage, kind_of, require_usable, too_many_bad
 from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError, LeftOut, RowError
+from lorgnette.errors import DataError, LeftOut
 
 
 @dataclass
@@ -53,10 +54,9 @@ class Findings:
 
     def drop(self, error: DataError) -> None:
         """Count a sample that cannot be used under its kind, or under its message without the place."""
-        message = str(error)
-        reason = error.kind if isinstance(error, RowError) else message.partition(": ")[2] or message
+        reason = kind_of(error)
         self.dropped[reason] += 1
-        self.examples.setdefault(reason, message)
+        self.examples.setdefault(reason, str(error))
 
     def __add__(self, other: Findings) -> Findings:
         """Count two sources together."""
@@ -102,11 +102,12 @@ class RenderedSamples:
         self.ids: list[str] = []
         self.images: list[tuple[str, ...]] = []
         self.places = array("q")
+        self._images: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def add(self, sample: Sample, place: int) -> None:
         """Add a sample whose conversation is at a place of the encodings."""
         self.ids.append(sample.id)
-        self.images.append(sample.images)
+        self.images.append(self._images.setdefault(sample.images, sample.images))  # equal ones are kept once
         self.places.append(place)
 
     def __len__(self) -> int:
@@ -136,8 +137,11 @@ def render_all(
     renderer: AnyRenderer,
     max_bad_share: float,
     encodings: Encodings | None = None,
+    require_image: RequireImage = require_file,
 ) -> tuple[RenderedSamples, Findings]:
     """Render every sample; count those that cannot be used, and stop if they are too many.
+
+    Which those are is decided in `rules.py`, for `lorgnette data check` as well.
 
     Args:
         encodings: conversations that were rendered before; it takes up those that are new.
@@ -148,39 +152,25 @@ def render_all(
     findings = Findings()
     encodings = Encodings() if encodings is None else encodings
     kept = RenderedSamples(encodings, renderer.expansion)
-    known: set[str] = set()
+    require_image = cache(require_image)
     for sample in samples:
         if isinstance(sample, LeftOut):
             findings.left_out[sample.kind] += 1
             continue
         findings.read += 1
         try:
-            if isinstance(sample, DataError):
-                raise sample
-            for image in sample.images:
-                if image not in known and not _is_file(image):
-                    where = f"{sample.origin} (id {sample.id})"
-                    raise RowError("image missing", where, f"there is no image {image[:200]}.")
-                known.add(image)
-            place = encodings.place_of(sample, renderer)
+            usable = require_usable(sample, require_image)
+            place = encodings.place_of(usable, renderer)
         except DataError as error:
             findings.drop(error)
             continue
-        kept.add(sample, place)
+        kept.add(usable, place)
         findings.kept += 1
-        findings.mended.update(sample.mended)
-    bad = findings.read - findings.kept
-    if not kept or bad > max_bad_share * findings.read:
-        raise DataError(_too_many(findings, bad, max_bad_share))
+        findings.mended.update(usable.mended)
+    if too_many_bad(findings.read, findings.kept, max_bad_share):
+        raise DataError(_too_many(findings, findings.read - findings.kept, max_bad_share))
     kept.count(findings)
     return kept, findings
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return os.path.isfile(path)
-    except ValueError:  # a name that no file can have
-        return False
 
 
 def _too_many(findings: Findings, bad: int, max_bad_share: float) -> str:
@@ -190,7 +180,8 @@ def _too_many(findings: Findings, bad: int, max_bad_share: float) -> str:
     lines = [f"  {count} x  {findings.examples[reason]}" for reason, count in findings.dropped.most_common(5)]
     return (
         f"{bad:,} of {findings.read:,} samples cannot be used. Allowed: max_bad_share {max_bad_share:.2%}. "
-        "Most frequent:\n" + "\n".join(lines) + "\nNext: mend or remove these rows, or raise max_bad_share."
+        "Most frequent:\n" + "\n".join(lines) + "\nNext: lorgnette data check names them all and can leave them "
+        "out (--fix); or raise max_bad_share."
     )
 
 

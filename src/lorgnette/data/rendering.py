@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 from lorgnette.data.sample import IMAGE_TAG, Sample, Turn, check_sample
 from lorgnette.data.templates import ChatTemplate
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, RowError
 
 IGNORE_INDEX = -100
+THE_SAMPLE = "the sample"  # `Renderer.encode` puts file, row and id in its place
 TooLong = Literal["drop_turns", "cut_end", "drop_sample"]
 
 
@@ -119,12 +120,17 @@ class Renderer:
         # Question-answering data repeats the same few conversations over many images.
         self._encode = lru_cache(maxsize=10_000)(self._encode_uncached)
 
+    @property
+    def tokenizer(self) -> Any:
+        """Return the template's tokenizer."""
+        return self.template.tokenizer
+
     def render(self, sample: Sample) -> Rendered:
         """Render a whole conversation with labels.
 
         Raises:
-            DataError: if the sample is malformed, its spans do not fall on token boundaries, nothing in it is
-                supervised, or it is too long and the policy refuses it.
+            RowError: if the sample is malformed, the template refuses it, its spans do not fall on token boundaries,
+                nothing in it is supervised, or it is too long and the policy refuses it.
         """
         return self.expansion.rendered(self.encode(sample), sample.id, sample.images)
 
@@ -132,13 +138,16 @@ class Renderer:
         """Render a whole conversation with labels, every image as one token; this depends on its turns alone.
 
         Raises:
-            DataError: as `render`.
+            RowError: as `render`.
         """
         check_sample(sample)
+        where = f"{sample.origin} (id {sample.id})"
         try:
             return Encoded(*self._shorten(sample.turns))
+        except RowError as error:
+            raise RowError(error.kind, where, error.reason) from error
         except DataError as error:
-            raise DataError(f"{sample.origin} (id {sample.id}): {error}") from error
+            raise RowError("template refuses", where, str(error)) from error
 
     def render_prompt(self, sample_id: str, images: tuple[str, ...], turns: Sequence[Turn]) -> Rendered:
         """Render turns up to where the model shall answer; no label is set.
@@ -198,7 +207,7 @@ class Renderer:
         if self.too_long == "cut_end":
             ids, labels = _cut_end(ids, labels, length - limit, self.image_token_id)
             if not any(label != IGNORE_INDEX for label in labels):
-                raise DataError(f"no answer is left within max_text_tokens {limit}.")
+                raise RowError("no supervised token", THE_SAMPLE, f"no answer is left within max_text_tokens {limit}.")
             return ids, labels, length - limit
         if self.too_long == "drop_turns":
             for end in range(len(turns) - 2, 1, -2):
@@ -207,8 +216,10 @@ class Renderer:
                 ids, labels = self._encode(turns[:end])
                 if (shorter := _text_length(ids, self.image_token_id)) <= limit:
                     return ids, labels, length - shorter
-        raise DataError(
-            f"{length} text tokens. Allowed: max_text_tokens {limit}. Next: raise it, or choose too_long: cut_end."
+        raise RowError(
+            "too long",
+            THE_SAMPLE,
+            f"{length} text tokens. Allowed: max_text_tokens {limit}. Next: raise it, or choose too_long: cut_end.",
         )
 
     def _encode_uncached(self, turns: tuple[Turn, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -219,9 +230,13 @@ class Renderer:
         ids = tuple(encoded["input_ids"])
         labels = _labels(ids, encoded["offset_mapping"], spans, text)
         if self.image_token_id in labels:
-            raise DataError(f"an answer holds {IMAGE_TAG}.")
+            raise RowError("image tag in an answer", THE_SAMPLE, f"an answer holds {IMAGE_TAG}.")
         if labels[0] != IGNORE_INDEX:
-            raise DataError(f"nothing stands before the answer in chat template '{self.template.name}'.")
+            raise RowError(
+                "nothing before the answer",
+                THE_SAMPLE,
+                f"nothing stands before the answer in chat template '{self.template.name}'.",
+            )
         return ids, labels
 
     def _supervised_spans(self, turns: tuple[Turn, ...]) -> tuple[str, list[tuple[int, int]]]:
@@ -243,9 +258,11 @@ class Renderer:
                 and not text[answer + len(turn.text) : stop].strip()
             )
             if not exact:
-                raise DataError(
+                raise RowError(
+                    "answer not located",
+                    THE_SAMPLE,
                     f"the answer of turn {number} cannot be located in the text of chat template "
-                    f"'{self.template.name}': {text[start : start + 80]!r}."
+                    f"'{self.template.name}': {text[start : start + 80]!r}.",
                 )
             spans.append((start, stop + len(self.template.end_of_turn)))
         return text, spans
@@ -272,10 +289,12 @@ def _labels(
             covered.append(position)
             position += 1
         if not covered or offsets[covered[0]][0] != start or offsets[covered[-1]][1] != stop:
-            raise DataError(
+            raise RowError(
+                "answer off token boundaries",
+                THE_SAMPLE,
                 f"the answer {text[start:stop]!r} does not begin and end on token boundaries; its tokens cover "
                 f"{text[offsets[covered[0]][0] : offsets[covered[-1]][1]] if covered else ''!r}. Next: choose a "
-                "chat template whose answers begin after a special token, a space or a line break."
+                "chat template whose answers begin after a special token, a space or a line break.",
             )
         for index in covered:
             labels[index] = ids[index]

@@ -61,9 +61,7 @@ def assemble(
     """
     tower, image_processor = load_tower(located(vision_tower), image_size, dtype, meta=meta)
     language, tokenizer = _load_language_model(located(language_model), template, dtype, meta)
-    if tokenizer.convert_tokens_to_ids(IMAGE_TAG) in (None, tokenizer.unk_token_id):
-        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TAG]}, replace_extra_special_tokens=False)
-    image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TAG)
+    image_token_id = add_image_token(tokenizer)
     with torch.random.fork_rng(), torch.device("meta" if meta else "cpu"):
         torch.manual_seed(seed)
         if len(tokenizer) > language.get_input_embeddings().num_embeddings:
@@ -90,6 +88,13 @@ def located(source: str) -> str:
     if name not in STARTER_MODELS:
         raise ModelError(f"{source}: no such starter model. Allowed: {', '.join(STARTER + n for n in STARTER_MODELS)}.")
     return str(resources.files("lorgnette") / "starter" / name)
+
+
+def add_image_token(tokenizer: Any) -> int:
+    """Give a tokenizer the image token if it has none, and return its id."""
+    if tokenizer.convert_tokens_to_ids(IMAGE_TAG) in (None, tokenizer.unk_token_id):
+        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TAG]}, replace_extra_special_tokens=False)
+    return int(tokenizer.convert_tokens_to_ids(IMAGE_TAG))
 
 
 def load_tower(source: str, image_size: int | None, dtype: torch.dtype | str, *, meta: bool = False) -> tuple[Any, Any]:
@@ -126,6 +131,7 @@ def load_tower(source: str, image_size: int | None, dtype: torch.dtype | str, *,
 
 
 def _set_image_size(image_processor: Any, side: int) -> None:
+    """Let an image processor give squares of this side in pixels."""
     if "shortest_edge" in dict(image_processor.size):
         image_processor.size = {"shortest_edge": side}
         image_processor.crop_size = {"height": side, "width": side}
@@ -145,6 +151,16 @@ def _load_language_model(source: str, template: str | None, dtype: torch.dtype, 
                 source, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=False
             )
             require_clean_load(source, report)
+    return language, load_tokenizer(source, template)
+
+
+def load_tokenizer(source: str, template: str | None) -> Any:
+    """Load a tokenizer that can be trained with; a named chat template replaces its own.
+
+    Raises:
+        ModelError: if it has no character offsets, or no chat template that ends a turn.
+    """
+    with explained(source, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ModelError(
@@ -153,7 +169,7 @@ def _load_language_model(source: str, template: str | None, dtype: torch.dtype, 
     chat_template(tokenizer, template)  # refuses early what cannot be trained with
     if template is not None:
         tokenizer.chat_template = TEMPLATES[template].jinja
-    return language, tokenizer
+    return tokenizer
 
 
 def _strategy(model: Any, image_processor: Any, source: str) -> str:

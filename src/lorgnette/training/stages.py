@@ -6,23 +6,16 @@ where LoRA was trained, else `trained.safetensors`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from lorgnette.data.dataset import Findings, RenderedDataset, render_all, weighted
-from lorgnette.data.encodings import Encodings, cache_file
-from lorgnette.data.images import open_image
-from lorgnette.data.pairs import AnyRenderer
-from lorgnette.data.readers import read_samples
-from lorgnette.data.rendering import Rendered, soft_prompt_ids
-from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError, InputError, ModelError, RunError
+from lorgnette.data.dataset import Findings
+from lorgnette.errors import InputError, ModelError, RunError
 from lorgnette.models.adapters import add_lora, load_trained
 from lorgnette.models.learner import Learner
 from lorgnette.models.llava import Llava
@@ -39,10 +32,11 @@ from lorgnette.models.trainable import (
 )
 from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
-from lorgnette.recipe.sections import Source, Stage
+from lorgnette.recipe.sections import Stage
 from lorgnette.run import last_whole_checkpoint, read_json, write_json
 from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
+from lorgnette.training.samples import render_sources
 from lorgnette.training.trained import TRAINED_FOLDER, keep_trained
 from lorgnette.training.trainer import RowTrainer, steps_of
 
@@ -158,27 +152,6 @@ def require_same_origin(folder: Path, made_from: dict[str, str]) -> None:
         )
 
 
-def usable_samples(stage: Stage, learner: Learner) -> Iterator[Rendered]:
-    """Yield the samples of a stage that render and whose images open, in their order; others are passed over."""
-    renderer = renderer_of(stage, learner)
-    for source in stage.data:
-        for sample in samples_of(source):
-            try:
-                if isinstance(sample, Sample):
-                    rendered = renderer.render(sample)
-                    for image in rendered.images:
-                        open_image(image)
-                    yield rendered
-            except DataError:
-                continue  # counted and shown when the stage was trained
-
-
-def renderer_of(stage: Stage, learner: Learner) -> AnyRenderer:
-    """Return the renderer of a stage's samples."""
-    prompt = soft_prompt_ids(stage.prompt_tuning["num_virtual_tokens"]) if stage.prompt_tuning else None
-    return learner.renderer(stage.chat_template, stage.max_text_tokens, stage.too_long, prompt)
-
-
 def prepare(stage: Stage, learner: Learner, *, keep_projector: bool = False) -> Learner:
     """Freeze, unfreeze, add LoRA and a soft prompt as the stage says; what trains becomes float32.
 
@@ -254,40 +227,3 @@ def parts_of_run(folders: Sequence[Path]) -> list[dict[str, Any]]:
         content = read_json(folder / "stage.json")
         rows.extend({"stage": content["stage"], **part} for part in content["parts"])
     return rows
-
-
-def render_sources(
-    stage: Stage, sources: Sequence[Source], learner: Learner, seed: int, max_bad_share: float, progress: Progress
-) -> tuple[RenderedDataset, Findings]:
-    """Render all samples of a stage's sources, each source repeated by its weight.
-
-    Raises:
-        DataError: if a source cannot be read, or too many of its samples cannot be used.
-    """
-    renderer = renderer_of(stage, learner)
-    everything = []
-    total = Findings()
-    for source in sources:
-        samples = samples_of(source)
-        shown = progress.track(samples, total=None, description=f"reading {source.path}")
-        encodings = Encodings(cache_file(renderer, source.path, source.format, source.split))
-        rendered, findings = render_all(shown, renderer, max_bad_share, encodings)
-        encodings.keep()
-        findings.notes += encodings.notes
-        if source.limit is not None and findings.read < source.limit:
-            findings.notes.append(f"{source.path}: limit {source.limit:,}, but it has only {findings.read:,} samples")
-        chosen = weighted(len(rendered), source.weight, seed)
-        if not chosen:
-            raise DataError(f"{source.path}: weight {source.weight} of {len(rendered)} samples leaves none.")
-        everything.append((rendered, chosen))
-        total = total + findings
-    return RenderedDataset(everything), total
-
-
-def samples_of(source: Source) -> Iterator[Sample | DataError]:
-    """Read a source of the recipe.
-
-    Raises:
-        DataError: if there is no such format, or the source cannot be read.
-    """
-    return read_samples(source.path, source.format, source.split, source.images, source.limit, source.options)

@@ -1,0 +1,209 @@
+"""Read every source once, open every image, render every row, and count what is found.
+
+Which rows are dropped is decided in `rules.py`, by which training goes as well. What is kept although it is worth a
+look (duplicates, leaks) is found here.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+
+from lorgnette.data.check.findings import Checked, place_of
+from lorgnette.data.check.segments import unfinished_answers
+from lorgnette.data.check.twins import HeldOut, HeldOutPurpose, Seen, Twin
+from lorgnette.data.encodings import Encodings
+from lorgnette.data.image_store import ImageStore
+from lorgnette.data.parts import Part
+from lorgnette.data.rendering import IGNORE_INDEX, Encoded
+from lorgnette.data.rules import kind_of, require_usable
+from lorgnette.data.sample import Sample
+from lorgnette.data.writing import llava_row, row_json
+from lorgnette.errors import DataError, LeftOut
+
+AHEAD = 256
+"""Rows read before they are rendered, so that their images are decoded meanwhile."""
+
+VARIANT_ROWS = 10_000
+"""Rows whose way of writing is counted: a second reading, which large files are spared."""
+
+GALLERY = 12
+"""Samples of a source that the report shows."""
+
+WHEN_OPENED = {
+    "image animated": "the first of its pictures is used",
+    "image CMYK": "converted to RGB",
+    "image 16-bit": "scaled to 8 bits a channel",
+    "image EXIF-rotated": "turned upright",
+    "image transparent": "white where it is transparent",
+}
+"""What is put right whenever an image is opened."""
+
+Watch = Callable[[Iterator[Sample | DataError], Part], Iterator[Sample | DataError]]
+"""Passes samples on and shows progress."""
+
+
+def check_parts(
+    parts: Sequence[Part],
+    store: ImageStore,
+    max_bad_share: float,
+    *,
+    rows_below: Callable[[Part], Path] | None = None,
+    watch: Watch = lambda samples, _: samples,
+) -> list[Checked]:
+    """Check sources that are used together; what is held out is read first, whatever the order.
+
+    Args:
+        rows_below: keep the rows of each part for a fixed file, image paths relative to this folder.
+
+    Returns:
+        One `Checked` a part, in the order of the parts.
+    """
+    held_out: dict[HeldOutPurpose, HeldOut] = {"validation": HeldOut(), "test": HeldOut()}
+    seen: dict[str, Seen] = {}
+    found: dict[int, Checked] = {}
+    for number in sorted(range(len(parts)), key=lambda number: parts[number].purpose == "train"):
+        part = parts[number]
+        checked = found[number] = Checked(part, max_bad_share)
+        check = _PartCheck(checked, store, seen.setdefault(part.name, Seen()), held_out)
+        try:
+            if rows_below is not None and part.purpose != "test":
+                checked.root = rows_below(part)
+            if part.variants is not None:
+                checked.variants.update(islice(part.variants(), VARIANT_ROWS))
+            for sample in _ahead(watch(part.read(), part), store):
+                check.look(sample)
+        except DataError as error:
+            checked.failure = str(error)
+        check.close()
+    return [found[number] for number in range(len(parts))]
+
+
+def _ahead(samples: Iterator[Sample | DataError], store: ImageStore) -> Iterator[Sample | DataError]:
+    """Yield samples a little later than they are read, so that their images are decoded meanwhile."""
+    waiting: list[Sample | DataError] = []
+    while batch := list(islice(samples, AHEAD)):
+        store.look_ahead(image for sample in batch if isinstance(sample, Sample) for image in sample.images)
+        yield from waiting
+        waiting = batch
+    yield from waiting
+
+
+class _PartCheck:
+    """The pass over one part."""
+
+    def __init__(
+        self,
+        checked: Checked,
+        store: ImageStore,
+        seen: Seen,
+        held_out: Mapping[HeldOutPurpose, HeldOut],
+    ) -> None:
+        self.checked = checked
+        self.part = checked.part
+        self.store = store
+        self.seen = seen
+        self.held_out = held_out
+        self.encodings = Encodings(self.part.encodings)
+        self._gallery: list[tuple[int, int, Sample, Encoded | None]] = []
+
+    def look(self, sample: Sample | DataError) -> None:
+        """Count one row."""
+        if isinstance(sample, LeftOut):
+            self.checked.drop(sample, "leave out")
+            return
+        self.checked.read += 1
+        if isinstance(sample, Sample):
+            self.checked.images.update(sample.images)
+        try:
+            encoded = self._use(sample)
+        except DataError as error:
+            self.checked.drop(error, "stop" if self.part.purpose == "test" else "drop")
+            self._reject(sample, kind_of(error), str(error))
+            return
+        assert isinstance(sample, Sample)
+        self.checked.kept += 1
+        self._measure(sample, encoded)
+        self._count_mended(sample, encoded)
+        twins = self._count_twins(sample)
+        if twins:
+            self._reject(sample, twins[0].kind, f"{place_of(sample)}: {twins[0].reason}")
+        elif self.checked.root is not None:
+            self.checked.rows.append(row_json(llava_row(sample, self.checked.root)))
+        self._choose(sample, encoded)
+
+    def close(self) -> None:
+        """Hand over the samples to show, in their order in the source, and keep what was rendered for training."""
+        self.checked.gallery = [(sample, encoded) for _, _, sample, encoded in sorted(self._gallery, key=itemgetter(1))]
+        self.encodings.keep()
+        self.checked.notes += self.encodings.notes
+
+    def _use(self, sample: Sample | DataError) -> Encoded | None:
+        if self.part.purpose == "test" and isinstance(sample, Sample):
+            for image in sample.images:  # a benchmark says itself what its questions and answers are
+                self.store.require_image(image)
+            return None
+        usable = require_usable(sample, self.store.require_image)
+        if self.part.renderer is None:
+            return None
+        return self.encodings[self.encodings.place_of(usable, self.part.renderer)]
+
+    def _measure(self, sample: Sample, encoded: Encoded | None) -> None:
+        if encoded is None or self.part.renderer is None:
+            self.checked.lengths.append(sum(len(turn.text) for turn in sample.turns))
+            return
+        images = len(sample.images) * self.part.renderer.expansion.image_tokens
+        text = len(encoded.input_ids) - len(sample.images)
+        self.checked.lengths.append(text + encoded.shortened)
+        self.checked.tokens += text + images
+        self.checked.image_tokens += images
+        self.checked.supervised += sum(label != IGNORE_INDEX for label in encoded.labels)
+
+    def _count_mended(self, sample: Sample, encoded: Encoded | None) -> None:
+        place = place_of(sample)
+        for kind in dict.fromkeys(sample.mended):
+            self.checked.add(kind, "mend", place, "put right by the reader")
+        facts = {image: self.store.facts(image) for image in dict.fromkeys(sample.images)}
+        for kind in dict.fromkeys(kind for found in facts.values() for kind in found.mended):
+            images = ", ".join(image for image, found in facts.items() if kind in found.mended)
+            self.checked.add(kind, "mend", place, f"{images}: {WHEN_OPENED[kind]}")
+        if encoded is None or self.part.renderer is None:
+            return
+        if encoded.shortened:
+            why = f"shortened by {encoded.shortened:,} text tokens ({self.part.renderer.too_long})"
+            self.checked.add("too long, shortened", "mend", place, why)
+        unfinished = unfinished_answers(encoded, self.part.renderer.template)
+        if unfinished:
+            why = f"{unfinished} answers without their end of turn: nothing teaches the model to stop there"
+            self.checked.add("no end of turn in the labels", "keep", place, why)
+
+    def _count_twins(self, sample: Sample) -> list[Twin]:
+        """Count a row that stands elsewhere as well; return why a fixed file leaves it out."""
+        place = place_of(sample)
+        images = [self.store.facts(image).sha256 or image for image in sample.images]
+        if self.part.purpose != "train":
+            self.held_out[self.part.purpose].add(sample, images, f"{self.part.name}: {place}")
+            return []
+        twins = [twin for purpose, known in self.held_out.items() for twin in known.leaks(sample, images, purpose)]
+        twins.extend(self.seen.add(sample, images, place))
+        for twin in twins:
+            self.checked.add(twin.kind, "keep", place, twin.reason, fix_drops=twin.whole)
+        return [twin for twin in twins if twin.whole]
+
+    def _reject(self, sample: Sample | DataError, kind: str, reason: str) -> None:
+        if self.checked.root is not None:
+            row = llava_row(sample, self.checked.root) if isinstance(sample, Sample) else None
+            self.checked.rejected.append({"source": self.part.path, "kind": kind, "reason": reason, "row": row})
+
+    def _choose(self, sample: Sample, encoded: Encoded | None) -> None:
+        """Keep the samples with the smallest hashes: a fair choice in one pass, the same every time."""
+        digest = blake2b(f"{Path(sample.origin.file).name} {sample.origin.row}".encode(errors="replace"), digest_size=8)
+        entry = (-int.from_bytes(digest.digest(), "big"), self.checked.read, sample, encoded)
+        if len(self._gallery) < GALLERY:
+            heapq.heappush(self._gallery, entry)
+        else:
+            heapq.heappushpop(self._gallery, entry)

@@ -1,0 +1,92 @@
+"""The samples of a stage: its sources read, judged and rendered by the same rules as `lorgnette data check` goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.progress import Progress
+
+from lorgnette.data.dataset import Findings, RenderedDataset, RenderedSamples, render_all, weighted
+from lorgnette.data.encodings import Encodings, cache_file
+from lorgnette.data.image_cache import KnownImages, image_cache
+from lorgnette.data.images import open_image
+from lorgnette.data.pairs import AnyRenderer
+from lorgnette.data.readers import read_samples
+from lorgnette.data.rendering import Rendered, soft_prompt_ids
+from lorgnette.data.sample import Sample
+from lorgnette.errors import DataError
+from lorgnette.models.learner import Learner
+from lorgnette.recipe.sections import Source, Stage
+
+
+def render_sources(
+    stage: Stage, sources: Sequence[Source], learner: Learner, seed: int, max_bad_share: float, progress: Progress
+) -> tuple[RenderedDataset, Findings]:
+    """Render all samples of a stage's sources, each source repeated by its weight.
+
+    An image is known to be broken only where a check has decoded it; how many were is in the findings' notes.
+
+    Raises:
+        DataError: if a source cannot be read, or too many of its samples cannot be used.
+    """
+    renderer = renderer_of(stage, learner)
+    everything = []
+    total = Findings()
+    with image_cache(writable=False) as cache:
+        images = KnownImages(cache)
+        for source in sources:
+            rendered, findings = _render_source(source, renderer, max_bad_share, images, progress)
+            chosen = weighted(len(rendered), source.weight, seed)
+            if not chosen:
+                raise DataError(f"{source.path}: weight {source.weight} of {len(rendered)} samples leaves none.")
+            everything.append((rendered, chosen))
+            total = total + findings
+    if images.known < images.asked:
+        total.notes.append(
+            f"{images.asked - images.known:,} of {images.asked:,} images were not opened beforehand; a broken one "
+            "stops the run where it is met (lorgnette data check RECIPE opens them all)"
+        )
+    return RenderedDataset(everything), total
+
+
+def _render_source(
+    source: Source, renderer: AnyRenderer, max_bad_share: float, images: KnownImages, progress: Progress
+) -> tuple[RenderedSamples, Findings]:
+    shown = progress.track(samples_of(source), total=None, description=f"reading {source.path}")
+    encodings = Encodings(cache_file(renderer, source.path, source.format, source.split))
+    rendered, findings = render_all(shown, renderer, max_bad_share, encodings, images.require_image)
+    encodings.keep()
+    findings.notes += encodings.notes
+    if source.limit is not None and findings.read < source.limit:
+        findings.notes.append(f"{source.path}: limit {source.limit:,}, but it has only {findings.read:,} samples")
+    return rendered, findings
+
+
+def usable_samples(stage: Stage, learner: Learner) -> Iterator[Rendered]:
+    """Yield the samples of a stage that render and whose images open, in their order; others are passed over."""
+    renderer = renderer_of(stage, learner)
+    for source in stage.data:
+        for sample in samples_of(source):
+            try:
+                if isinstance(sample, Sample):
+                    rendered = renderer.render(sample)
+                    for image in rendered.images:
+                        open_image(image)
+                    yield rendered
+            except DataError:
+                continue  # counted and shown when the stage was trained
+
+
+def renderer_of(stage: Stage, learner: Learner) -> AnyRenderer:
+    """Return the renderer of a stage's samples."""
+    prompt = soft_prompt_ids(stage.prompt_tuning["num_virtual_tokens"]) if stage.prompt_tuning else None
+    return learner.renderer(stage.chat_template, stage.max_text_tokens, stage.too_long, prompt)
+
+
+def samples_of(source: Source) -> Iterator[Sample | DataError]:
+    """Read a source of the recipe.
+
+    Raises:
+        DataError: if there is no such format, or the source cannot be read.
+    """
+    return read_samples(source.path, source.format, source.split, source.images, source.limit, source.options)

@@ -1,0 +1,147 @@
+"""`lorgnette data check` and `data split` as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import wild_images as wild
+from lorgnette.cli import app
+from lorgnette.errors import InputError
+from wild_rows import make_wild_rows, row, write_rows
+
+STARTER = "starter:language-model"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def call(*words: str | Path) -> tuple[str, BaseException | None]:
+    done = CliRunner().invoke(app, ["data", *map(str, words)], catch_exceptions=True)
+    return done.output, done.exception
+
+
+def good_rows(folder: Path, count: int = 30) -> Path:
+    (folder / "pictures").mkdir(parents=True)
+    rows = []
+    for number in range(count):
+        wild.scene(number, side=32).save(folder / "pictures" / f"{number}.png")
+        rows += [row(f"{number}-{q}", f"pictures/{number}.png", f"what is {q}?", "yes") for q in range(2)]
+    return write_rows(folder / "data.json", rows)
+
+
+def test_a_good_file_exits_with_0_and_says_what_is_next(tmp_path: Path) -> None:
+    file = good_rows(tmp_path / "d")
+    output, error = call("check", file, "--workers", "1")
+    assert error is None, output
+    assert "read as llava" in output
+    assert "No --model" in output
+    assert "60 of 60 rows can be used; 30 images" in output
+    assert "Next: lorgnette data split" in output
+    assert (tmp_path / "checks" / "data.html").is_file()
+    assert json.loads((tmp_path / "checks" / "data.json").read_text())["parts"][0]["kept"] == 60
+
+
+def test_a_bad_file_exits_with_2_after_everything_is_written(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "d" / "train.json", make_wild_rows(tmp_path / "d"))
+    words = ("check", file, "--model", STARTER, "--fix", "fixed", "--report", "my/page.html", "--workers", "1")
+    output, error = call(*words)
+    assert isinstance(error, InputError)
+    assert "Allowed: max_bad_share 1.00%" in str(error)
+    assert "image truncated" in output
+    assert "supervised" in output
+    for name in ("my/page.html", "my/page.json", "fixed/train.json", "fixed/rejected.jsonl"):
+        assert (tmp_path / name).is_file(), name
+    output, error = call("check", "fixed/train.json", "--images", tmp_path / "d", "--model", STARTER, "--workers", "1")
+    assert error is None, output
+    output, error = call(*words)
+    assert "not empty" in str(error)
+    _, error = call("check", file, "--max-bad-share", "0.9", "--workers", "1")
+    assert error is None
+
+
+def test_a_shown_row_is_marked_and_has_a_page(tmp_path: Path) -> None:
+    file = good_rows(tmp_path / "d", 3)
+    output, error = call("check", file, "--show", "2-1", "--model", STARTER, "--workers", "1")
+    assert error is None, output
+    assert "⟦yes<|im_end|>⟧" in output or "⟦ yes" in output or "⟦yes" in output
+    page = (tmp_path / "checks" / "data-2-1.html").read_text()
+    assert "data:image/" in page
+    assert "<mark>" in page
+
+
+def test_a_split_has_no_leaks(tmp_path: Path) -> None:
+    file = good_rows(tmp_path / "d")
+    output, error = call("split", file, "out", "--workers", "1")
+    assert error is None, output
+    assert "train: 42 rows (70.00%)" in output
+    words = ("--images", tmp_path / "d", "--held-out", "out/val.json", "--held-out", "out/test.json", "--workers", "1")
+    output, error = call("check", "out/train.json", *words)
+    assert error is None
+    assert "also in" not in output
+    output, error = call("check", file, *words)
+    assert "row also in validation" in output
+    assert "already" in call("split", file, "out", "--workers", "1")[0]
+    assert "holds another split" in str(call("split", file, "out", "--seed", "1", "--workers", "1")[1])
+    assert "add up to 110" in str(call("split", file, "other", "--shares", "70/20/20", "--workers", "1")[1])
+
+
+def test_options_of_files_and_of_recipes_are_told_apart(tmp_path: Path) -> None:
+    file = good_rows(tmp_path / "d", 3)
+    assert "is a recipe" in str(call("check", "recipe.yaml", "--format", "llava")[1])
+    assert "--model" in str(call("check", file, "--chat-template", "vicuna_v1")[1])
+    assert "there is no option 'role_'. Did you mean" in str(
+        call("check", file, "--format", "llava", "--option", "role_=x")[1]
+    )
+    assert "NAME=VALUE" in str(call("check", file, "--option", "x")[1])
+    assert "no such file" in str(call("check", "d/dta.json")[1])
+
+
+def test_a_recipe_is_checked_whole(tmp_path: Path, parts: Any) -> None:
+    train, held = good_rows(tmp_path / "d", 4), tmp_path / "d" / "val.json"
+    rows = json.loads(train.read_text())
+    write_rows(held, rows[:1])
+    write_rows(train, [*rows, {"id": "bad"}])
+    tower, words = parts("clip", "llama")
+    (tmp_path / "r.yaml").write_text(
+        f"""
+model: {{build: {{vision_tower: {tower}, language_model: {words}}}}}
+stages:
+  - name: tune
+    data: [{{path: {train}, format: llava}}]
+    validation: [{{path: {held}, format: llava}}]
+    train: {{projector: full}}
+evaluation: {{tasks: [{{name: easy-vqa, limit: 3}}]}}
+max_bad_share: 0.2
+"""
+    )
+    output, error = call("check", "r.yaml", "--workers", "1")
+    assert error is None, output
+    assert "tune train" in output
+    assert "row also in validation" in output
+    assert "benchmark easy-vqa" in output
+    assert "Next: lorgnette run r.yaml" in output
+    found = {each["name"]: each for each in json.loads((tmp_path / "checks" / "r.json").read_text())["parts"]}
+    assert found["tune train"]["kept"] == 8
+    assert found["tune train"]["image_tokens"] == 8 * 4
+    assert found["benchmark easy-vqa"]["images"] == 1
+    _, error = call("check", "r.yaml", "--set", "max_bad_share=0.0", "--workers", "1")
+    assert "1 of 9 rows" in str(error)
+
+
+def test_the_real_command_exits_with_2_and_one_message(tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.json", [row("a", "none.png", "What?", "cat")])
+    words = [sys.executable, "-m", "lorgnette", "data", "check", "x.json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "1 of 1 rows" in done.stderr.replace("\n", " ")

@@ -1,0 +1,192 @@
+"""A check finds every kind, counts it once, and drops exactly the rows that training drops."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wild_images as wild
+from lorgnette.data.check.files import root_of
+from lorgnette.data.check.findings import Checked, Finding
+from lorgnette.data.check.sources import check_parts
+from lorgnette.data.dataset import render_all
+from lorgnette.data.image_cache import KnownImages, image_cache
+from lorgnette.data.image_store import image_store
+from lorgnette.data.parts import Part
+from lorgnette.data.readers import read_samples
+from lorgnette.data.rendering import Renderer
+from lorgnette.errors import DataError
+from wild_rows import IMAGE_TOKENS, LONG, part, row, write_rows
+
+DROPPED = {
+    **dict.fromkeys(wild.BROKEN, 1),
+    "image missing": 1,
+    "tags and images differ": 1,
+    "order of roles": 1,
+    "unknown role": 1,
+    "empty turn": 1,
+    "too long": 1,
+    "row is no object": 1,
+}
+
+
+def check(*parts: Part, share: float = 1.0, fix: bool = False, workers: int = 1) -> list[Checked]:
+    with image_store(workers) as store:
+        return check_parts(parts, store, share, rows_below=root_of if fix else None)
+
+
+def counts(checked: Checked, action: str) -> dict[str, int]:
+    return {found.kind: found.count for found in checked.sorted() if found.action == action}
+
+
+def ids(finding: Finding) -> list[str]:
+    return [example.place.split("(id ")[1][:-1] for example in finding.examples]
+
+
+def test_every_kind_is_found_and_counted(wild_file: Path, renderer: Renderer) -> None:
+    (found,) = check(part(wild_file, renderer=renderer))
+    assert found.failure is None
+    assert counts(found, "drop") == DROPPED
+    mended = counts(found, "mend")
+    assert {kind: mended.pop(kind) for kind in wild.ODD} == dict.fromkeys(wild.ODD, 1)
+    assert mended.pop("too long, shortened") == 1
+    assert list(mended.values()) == [1], mended  # the tag that the reader put in
+    assert counts(found, "keep") == {"duplicate image": 2, "duplicate row": 1}
+    assert found.read == 26
+    assert found.kept == found.read - sum(DROPPED.values())
+    assert len(found.lengths) == found.kept
+
+
+def test_findings_point_to_their_first_rows(wild_file: Path, wild_rows: list[Any], renderer: Renderer) -> None:
+    (found,) = check(part(wild_file, renderer=renderer))
+    for kind in (*wild.BROKEN, *wild.ODD, "image missing"):
+        number = next(n for n, r in enumerate(wild_rows) if isinstance(r, dict) and r["id"] == kind)
+        assert found.findings[kind].examples[0].place == f"{wild_file}, row {number} (id {kind})"
+    twin = found.findings["duplicate row"].examples[0]
+    assert twin.place.endswith("(id copy)")
+    assert "row 0 (id good-0)" in twin.reason
+
+
+def test_training_drops_the_same_rows_for_the_same_reasons(wild_file: Path, renderer: Renderer) -> None:
+    (found,) = check(part(wild_file, renderer=renderer))
+    with image_cache(writable=False) as opened:
+        rendered, findings = render_all(
+            read_samples(str(wild_file), "llava"), renderer, 1.0, None, KnownImages(opened).require_image
+        )
+    assert dict(findings.dropped) == counts(found, "drop")
+    assert (findings.read, findings.kept, len(rendered)) == (found.read, found.kept, found.kept)
+    assert (findings.tokens, findings.supervised) == (found.tokens, found.supervised)
+    assert findings.shortened == counts(found, "mend")["too long, shortened"]
+    for kind, example in findings.examples.items():
+        first = found.findings[kind].examples[0]
+        assert example == f"{first.place}: {first.reason}"
+
+
+def test_too_many_bad_rows_stop_both(wild_file: Path, renderer: Renderer) -> None:
+    bad = sum(DROPPED.values()) / 26
+    for share in (bad + 0.001, bad - 0.001):
+        (found,) = check(part(wild_file, renderer=renderer), share=share)
+        with image_cache(writable=False) as opened:
+            images = KnownImages(opened)
+            try:
+                render_all(read_samples(str(wild_file), "llava"), renderer, share, None, images.require_image)
+                stopped = False
+            except DataError:
+                stopped = True
+        assert stopped == (found.stop is not None) == (share < bad)
+
+
+def test_lengths_and_shares_are_those_of_the_rendered_rows(tmp_path: Path, renderer: Renderer) -> None:
+    wild.scene().save(tmp_path / "a.png")
+    rows = [row("a", "a.png", "What is this?", "A cat."), row("b", None, "Where?", "On the table.")]
+    (found,) = check(part(write_rows(tmp_path / "x.json", rows), renderer=renderer))
+    rendered = [renderer.render(sample) for sample in read_samples(str(tmp_path / "x.json"), "llava")]
+    assert found.tokens == sum(len(each.input_ids) for each in rendered)
+    assert found.supervised == sum(each.supervised for each in rendered)
+    assert found.image_tokens == IMAGE_TOKENS
+    assert list(found.lengths) == [len(rendered[0].input_ids) - IMAGE_TOKENS, len(rendered[1].input_ids)]
+
+
+def test_an_answer_that_lost_its_end_of_turn_is_found_in_the_labels(tmp_path: Path, renderer: Renderer) -> None:
+    rows = [row("whole", None, "What is this?", "A cat."), row("cut", None, "What is this?", LONG)]
+    rows += [row("nothing left", None, LONG * 3, "A cat.")]
+    cut = Renderer(renderer.template, renderer.image_token_id, IMAGE_TOKENS, 30, "cut_end")
+    (found,) = check(part(write_rows(tmp_path / "x.json", rows), renderer=cut))
+    assert found.findings["no end of turn in the labels"].examples[0].place.endswith("(id cut)")
+    assert counts(found, "keep") == {"no end of turn in the labels": 1}
+    assert counts(found, "drop") == {"no supervised token": 1}
+
+
+def test_several_processes_find_the_same(wild_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (one,) = check(part(wild_file))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other-cache"))
+    (two,) = check(part(wild_file), workers=2)
+    assert one.summary() == two.summary()
+
+
+def test_leaks_are_found_by_content_and_by_words(tmp_path: Path) -> None:
+    for number in range(3):
+        wild.scene(number).save(tmp_path / f"{number}.png")
+    (tmp_path / "renamed.png").write_bytes((tmp_path / "0.png").read_bytes())
+    telling = "Which of the animals in the picture is standing on the left side of the table, and what does it hold?"
+    held = [
+        row("q", "0.png", "What is this?", "A cat."),
+        row("t", "2.png", telling, "A cat with a red cup."),
+        row("chat", None, "Hello, who are you?", "A model."),
+    ]
+    rows = [
+        row("same question", "renamed.png", "Where?", "Here.", "  what is THIS? ", "A dog."),
+        row("same image", "renamed.png", "Is it red?", "no"),
+        row("same words", "1.png", telling, "A cat with a red cup."),
+        row("short words", "1.png", "What is this?", "A cat."),
+        row("chat", None, "hello,  who are you?", "A model."),
+        row("other chat", None, "Hello, who are you?", "Nobody."),
+    ]
+    train = write_rows(tmp_path / "train.json", rows)
+    val = write_rows(tmp_path / "val.json", held)
+    found, _ = check(part(train), part(val, "validation"), fix=True)
+    kinds = {
+        kind: [each.place.split("id ")[1][:-1] for each in finding.examples] for kind, finding in found.findings.items()
+    }
+    assert kinds == {
+        "row also in validation": ["same question", "chat"],
+        "image also in validation": ["same image"],
+        "text also in validation": ["same words"],
+    }
+    assert {json.loads(line)["id"] for line in found.rows} == {"same image", "same words", "short words", "other chat"}
+    assert [each["kind"] for each in found.rejected] == ["row also in validation"] * 2
+    found, _ = check(part(train), part(val, "test"))
+    assert set(found.findings) == {"row also in test", "image also in test", "text also in test"}
+
+
+def test_a_benchmark_with_a_broken_image_is_a_reason_to_stop(tmp_path: Path) -> None:
+    wild.truncated_jpeg(tmp_path / "a.jpg")
+    wild.scene().save(tmp_path / "b.png")
+    rows = [row("a", "a.jpg", "What?", "cat"), row("b", "b.png", "What?", "")]
+    (found,) = check(part(write_rows(tmp_path / "x.json", rows), "test"))
+    assert counts(found, "stop") == {"image truncated": 1}
+    assert found.stop == "1 of 2 documents cannot be asked."
+
+
+def test_a_source_that_cannot_be_read_stops_itself_only(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text('[{"id": ')
+    good = write_rows(tmp_path / "good.json", [row("a", None, "What?", "cat")])
+    broken, whole = check(part(tmp_path / "broken.json"), part(good))
+    assert "broken.json" in str(broken.stop)
+    assert whole.stop is None
+
+
+def test_what_is_rendered_is_kept_for_training(
+    tmp_path: Path, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lorgnette.data import encodings
+
+    monkeypatch.setattr(encodings, "FEWEST", 2)
+    rows = [row(str(number), None, f"What is {number}?", "A cat.") for number in range(5)]
+    used = part(write_rows(tmp_path / "x.json", rows), renderer=renderer)
+    check(used)
+    assert used.encodings is not None
+    assert encodings.Encodings(used.encodings).known == 5
