@@ -16,8 +16,12 @@ import torch
 from rich.console import Console
 from transformers import set_seed
 
-from lorgnette.comparison.compare import TaskComparison, compare, print_table, read_result, write_comparison
+from lorgnette.comparison.compare import compare_sides
+from lorgnette.comparison.effects import TaskComparison
+from lorgnette.comparison.folders import run_sides
 from lorgnette.comparison.report import write_report
+from lorgnette.comparison.tables import print_tables, write_tables
+from lorgnette.comparison.training_record import read_training
 from lorgnette.data.dataset import RowCollator
 from lorgnette.data.readers import read_samples
 from lorgnette.data.templates import require_template
@@ -31,10 +35,9 @@ from lorgnette.models.loading import DTYPES, Llava, fingerprint, load_config, lo
 from lorgnette.models.saving import save_llava
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Evaluation, Recipe, Stage
-from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
+from lorgnette.run import append_json_line, locked, provenance, read_json, write_text
 from lorgnette.training.stages import (
     is_trained,
-    parts_of_run,
     restore_stage,
     run_stage,
     training_arguments,
@@ -60,7 +63,7 @@ def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Co
         measure(recipe.evaluation, base, recipe, output / "evaluation" / "before", about, console)
         merged = train(recipe, output, console)
         measure(recipe.evaluation, merged, recipe, output / "evaluation" / "after", about, console)
-        return report(recipe, output, about, console)
+        return report(recipe, output, console)
 
 
 def check(recipe: Recipe) -> None:
@@ -236,26 +239,13 @@ def _sample_logits(llava: Llava, stage: Stage, count: int = 8) -> torch.Tensor:
     return row_logits(llava.model, llava.core, row, llava.scale)
 
 
-def report(recipe: Recipe, output: Path, about: dict[str, Any], console: Console) -> list[TaskComparison]:
-    """Compare before and after, print the table, write comparison.json and report.html."""
+def report(recipe: Recipe, output: Path, console: Console) -> list[TaskComparison]:
+    """Compare before and after, print the table, write it in every form and report.html with its plots."""
     if recipe.evaluation is None:
         return []
-    folders = [
-        (output / "evaluation" / "before" / t.name, output / "evaluation" / "after" / t.name)
-        for t in recipe.evaluation.tasks
-    ]
-    results = [(read_result(before), read_result(after)) for before, after in folders]
-    comparisons = [compare(before, after, seed=recipe.seed) for before, after in results]
-    write_comparison(output / "comparison.json", comparisons)
-    write_report(
-        output / "report.html",
-        title=output.name,
-        comparisons=comparisons,
-        results=results,
-        metrics=read_json_lines(output / "metrics.jsonl"),
-        recipe_text=(output / "recipe.yaml").read_text(encoding="utf-8"),
-        provenance=about | {"merged": read_json(output / "merged" / "lorgnette.json")},
-        parts=parts_of_run([output / "stages" / stage.name for stage in recipe.stages]),
-    )
-    print_table(comparisons, console)
+    compared = compare_sides(run_sides(output), seed=recipe.seed)
+    write_tables(output, compared)
+    write_report(output, title=output.name, compared=compared, trainings=[read_training(output)])
+    comparisons = [made.numbers for made in compared]
+    print_tables(comparisons, console)
     return comparisons

@@ -14,7 +14,7 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from lorgnette import __version__
-from lorgnette.cli import recipes, results, road
+from lorgnette.cli import comparisons, recipes, results, road
 from lorgnette.cli.terminal import console, errors
 from lorgnette.errors import LorgnetteError
 
@@ -29,7 +29,7 @@ recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 
 COMMANDS: dict[typer.Typer, tuple[Callable[..., Any], ...]] = {
-    app: (road.quickstart, road.run, road.train, results.evaluate, results.compare),
+    app: (road.quickstart, road.run, road.train, results.evaluate, comparisons.compare),
     recipe_app: (recipes.schema, recipes.show),
 }
 for group, commands in COMMANDS.items():

@@ -264,15 +264,6 @@ def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, conso
         console.print(f"dropped: {count:,} samples: {reason}", markup=False)
 
 
-def parts_of_run(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Read the tables of parts of all stages back, each line with its stage."""
-    rows: list[dict[str, Any]] = []
-    for folder in folders:
-        content = read_json(folder / "stage.json")
-        rows.extend({"stage": content["stage"], **part} for part in content["parts"])
-    return rows
-
-
 def render_sources(
     stage: Stage, sources: Sequence[Source], llava: Llava, seed: int, max_bad_share: float, progress: Progress
 ) -> tuple[list[Rendered], Findings]:
