@@ -47,9 +47,12 @@ evaluation:
 
 LEAVES = [
     "evaluation.batch_size",
+    "evaluation.tasks.images",
     "evaluation.tasks.limit",
     "evaluation.tasks.max_new_tokens",
     "evaluation.tasks.name",
+    "evaluation.tasks.options",
+    "evaluation.tasks.path",
     "evaluation.tasks.prompt",
     "evaluation.tasks.split",
     "max_bad_share",

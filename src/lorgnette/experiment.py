@@ -82,7 +82,7 @@ def check(recipe: Recipe) -> None:
             next(read_samples(source.path, source.format, source.split, source.images, 1), None)
         training_arguments(stage, Path(stage.name), recipe.seed)
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
-        read_documents(find_task(spec.name), spec.split)
+        read_documents(find_task(spec.name, spec.task_options()), spec.split)
 
 
 def keep_recipe(recipe: Recipe, output: Path) -> None:
@@ -164,7 +164,7 @@ def measure(
         settings = Settings(spec.split, spec.limit, spec.max_new_tokens, spec.prompt, evaluation.batch_size)
         evaluate(
             llava,
-            find_task(spec.name),
+            find_task(spec.name, spec.task_options()),
             folder / spec.name,
             settings,
             model=named,

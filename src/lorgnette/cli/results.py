@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lorgnette.cli.terminal import console, settle
+from lorgnette.errors import InputError
 
 
 def evaluate(
@@ -17,6 +18,17 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(help="Result folder; results/MODEL/TASK if not given.", show_default=False)
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Its documents: hub name, folder or file.", show_default=False)
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="The folder of its images.", show_default=False)] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="What the task can be told.", metavar="NAME=VALUE", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Text around a question, with {question}.", show_default=False)
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.")] = None,
     split: Annotated[
         str | None, typer.Option(help="Which part of it; the one that its authors score if not given.")
     ] = None,
@@ -34,7 +46,7 @@ def evaluate(
     from lorgnette.models.loading import fingerprint, load_llava  # noqa: PLC0415
     from lorgnette.run import locked, provenance  # noqa: PLC0415
 
-    found = find_task(task)
+    found = find_task(task, task_options(data, images, option))
     folder = output or Path("results") / Path(model).name / task.replace(":", ".")
     llava = load_llava(model)
     named = {"path": model, "fingerprint": fingerprint(model), "dtype": str(llava.core.dtype).removeprefix("torch.")}
@@ -43,18 +55,45 @@ def evaluate(
             llava,
             found,
             folder,
-            Settings(split=split, limit=limit, batch_size=batch_size),
+            Settings(split, limit, max_new_tokens, prompt, batch_size),
             model=named,
             versions=provenance(sys.argv)["versions"],
             console=console,
             label=task,
         )
-    low, high = result["interval"]
-    console.print(
-        f"{result['metric']} {result['score']:.3f} on {result['n']:,} documents (95 % interval {low:.3f} to {high:.3f})"
-    )
-    for kind, part in result["kinds"].items():
-        console.print(f"  {kind}: {part['score']:.3f} on {part['n']:,}", markup=False)
+    show_result(result)
     console.print(
         f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT", soft_wrap=True, markup=False
     )
+
+
+def task_options(data: str | None, images: str | None, options: list[str] | None) -> dict[str, str]:
+    """Return what a task is made with, from --data, --images and --option NAME=VALUE.
+
+    Raises:
+        InputError: if an option has no `=`.
+    """
+    given = {name: value for name, value in (("path", data), ("images", images)) if value is not None}
+    for option in options or []:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise InputError(f"--option {option}: has no '='. Allowed: --option NAME=VALUE.")
+        given[name] = value
+    return given
+
+
+def show_result(result: dict[str, Any]) -> None:
+    """Print the scores of a result with their intervals, what was counted, and what to know about them."""
+    for name, part in result["scores"].items():
+        low, high = part["interval"]
+        main = "" if name == result["metric"] else "  "
+        line = f"{main}{name} {part['score']:.3f} on {part['n']:,} documents (95 % interval {low:.3f} to {high:.3f})"
+        console.print(line, markup=False)
+    for kind, part in result["kinds"].items():
+        console.print(f"  {kind}: {part['score']:.3f} on {part['n']:,}", markup=False)
+    counts = {"unread": result["unread"], "stopped_by_length": result["stopped_by_length"]} | result["counts"]
+    for name, count in (counts | result["data"]["unusable"]).items():
+        if count:
+            console.print(f"  {name.replace('_', ' ')}: {count:,}", markup=False)
+    for warning in result["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)

@@ -1,15 +1,15 @@
-"""One task on one model: predictions streamed and resumed, and a result that says what made it."""
+"""One task on one model: answers streamed and resumed, then scored, and a result that says what made it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from lorgnette.data.images import read_pixels
@@ -17,8 +17,11 @@ from lorgnette.data.rendering import Rendered, Renderer
 from lorgnette.data.sample import IMAGE_TAG, Turn
 from lorgnette.data.templates import stop_ids
 from lorgnette.errors import DataError, InputError
-from lorgnette.evaluation.results import summarise
-from lorgnette.evaluation.tasks import read_documents
+from lorgnette.evaluation.prompts import fill
+from lorgnette.evaluation.results import prediction, summarise
+from lorgnette.evaluation.schema import check_result
+from lorgnette.evaluation.scoring import score_answers
+from lorgnette.evaluation.tasks import options_of, read_documents
 from lorgnette.evaluation.tasks.task import Document, Task
 from lorgnette.inference.engine import Generation, batches, generate
 from lorgnette.models.loading import Llava
@@ -52,28 +55,34 @@ def evaluate(
     console: Console,
     label: str,
 ) -> dict[str, Any]:
-    """Answer every document of a task and score the answers; return what `result.json` holds.
+    """Answer every document of a task, score the answers, and return what `result.json` holds.
+
+    Answers are appended to predictions.jsonl as they come; those that are already there are not made again. The scores
+    join them at the end, because a score may depend on the other documents.
 
     Args:
-        folder: for predictions.jsonl and result.json; predictions that are already there are not made again.
+        folder: for predictions.jsonl and result.json.
         model: what names the model in the result (path and fingerprint).
         label: what the progress bar says.
 
     Raises:
-        DataError: if documents or images cannot be read.
+        DataError: if documents or images cannot be read, or the task cannot score them.
         InputError: if the folder holds predictions that were made otherwise.
     """
-    documents = _documents(task, settings)
-    made_by = _made_by(llava, task, settings, documents, model)
+    documents, unusable = read_documents(task, settings.split, settings.limit)
+    score_answers(task, documents, [""] * len(documents))  # what scoring lacks shows before the hours of answering
+    made_by = _made_by(llava, task, settings, documents, unusable, model)
     _require_same(folder, made_by)
+    texts = [fill(made_by["prompt"], document) for document in documents]
     renderer = Renderer(llava.template(), llava.core.config.image_token_id, llava.image_tokens)
-    prompts = [_prompt(renderer, document, made_by["prompt"]) for document in documents]
+    prompts = [_rendered(renderer, document, text) for document, text in zip(documents, texts, strict=True)]
     done = _resume(folder, prompts, documents, settings.batch_size)
     with progress_bar(console) as progress:
         bar = progress.add_task(label, total=len(documents), completed=len(done))
         for batch in batches(prompts, settings.batch_size):
             if documents[batch[0]].id in done:
                 continue
+            began = time.perf_counter()
             answers = generate(
                 llava,
                 [prompts[index] for index in batch],
@@ -81,31 +90,43 @@ def evaluate(
                 made_by["decoding"]["max_new_tokens"],
                 stop_ids(llava.template()),
             )
+            seconds = (time.perf_counter() - began) / len(batch)
             for index, answer in zip(batch, answers, strict=True):
-                append_json_line(folder / PREDICTIONS, _prediction(llava, task, documents[index], answer))
+                row = {"id": documents[index].id, "prompt": texts[index]} | _answer(llava, answer)
+                append_json_line(folder / PREDICTIONS, row | {"seconds": round(seconds, 4)})
             progress.advance(bar, len(batch))
-    result = summarise(task.metric, read_json_lines(folder / PREDICTIONS)) | made_by | {"versions": dict(versions)}
+    return _finish(folder, task, documents, made_by | {"versions": dict(versions)})
+
+
+def _finish(folder: Path, task: Task, documents: Sequence[Document], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Score the answers of a folder and write predictions.jsonl, in the order of its lines, and result.json."""
+    by_id = {document.id: document for document in documents}
+    rows = read_json_lines(folder / PREDICTIONS)
+    answered = [by_id[row["id"]] for row in rows]
+    scored = score_answers(task, answered, [row["answer"] for row in rows])
+    predictions = [
+        prediction(document, row, score, task.metric)
+        for document, row, score in zip(answered, rows, scored.rows, strict=True)
+    ]
+    result = {"task": task.name} | summarise(task.metric, predictions, scored) | dict(about)
+    check_result(result, predictions)
+    write_json_lines(folder / PREDICTIONS, predictions)
     write_json(folder / RESULT, result)
     return result
 
 
-def _documents(task: Task, settings: Settings) -> Sequence[Document]:
-    documents = read_documents(task, settings.split)[: settings.limit]
-    if not documents:
-        raise DataError(f"task {task.name}: there are no documents. Next: check split and limit.")
-    if len({document.id for document in documents}) != len(documents):
-        raise DataError(f"task {task.name}: document ids are not unique.")
-    return documents
-
-
 def _made_by(
-    llava: Llava, task: Task, settings: Settings, documents: Sequence[Document], model: Mapping[str, Any]
+    llava: Llava,
+    task: Task,
+    settings: Settings,
+    documents: Sequence[Document],
+    unusable: Mapping[str, int],
+    model: Mapping[str, Any],
 ) -> dict[str, Any]:
-    images = {path: _content_hash(path) for path in dict.fromkeys(path for d in documents for path in d.images)}
-    content = json.dumps([[d.id, d.question, d.reference, d.kind, [images[i] for i in d.images]] for d in documents])
     return {
         "task": task.name,
         "metric": task.metric,
+        "options": options_of(task),
         "prompt": settings.prompt or task.prompt,
         "chat_template": llava.template().jinja,
         "decoding": {"method": "greedy", "max_new_tokens": settings.max_new_tokens or task.max_new_tokens},
@@ -113,11 +134,23 @@ def _made_by(
             "split": settings.split or task.split,
             "limit": settings.limit,
             "documents": len(documents),
-            "fingerprint": f"sha256:{hashlib.sha256(content.encode()).hexdigest()}",
+            "unusable": dict(unusable),
+            "fingerprint": _fingerprint(documents),
         },
         "batch_size": settings.batch_size,
         "model": dict(model),
     }
+
+
+def _fingerprint(documents: Sequence[Document]) -> str:
+    """Hash what is asked: texts, references and the images' contents, wherever they lie."""
+    images = {path: _content_hash(path) for path in dict.fromkeys(path for d in documents for path in d.images)}
+    content = [
+        [d.id, d.question, d.reference, d.kind, dict(d.groups), dict(d.fields), dict(d.choices)]
+        + [images[path] for path in d.images]
+        for d in documents
+    ]
+    return f"sha256:{hashlib.sha256(json.dumps(content).encode()).hexdigest()}"
 
 
 def _content_hash(image: str) -> str:
@@ -145,9 +178,9 @@ def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
         raise InputError(f"{folder}: holds predictions that were made with another {', '.join(different)}. {remedy}")
 
 
-def _prompt(renderer: Renderer, document: Document, prompt: str) -> Rendered:
-    text = f"{IMAGE_TAG}\n" * len(document.images) + prompt.replace("{question}", document.question)
-    return renderer.render_prompt(document.id, document.images, (Turn("user", text),))
+def _rendered(renderer: Renderer, document: Document, text: str) -> Rendered:
+    turn = Turn("user", f"{IMAGE_TAG}\n" * len(document.images) + text)
+    return renderer.render_prompt(document.id, document.images, (turn,))
 
 
 def _resume(folder: Path, prompts: Sequence[Rendered], documents: Sequence[Document], batch_size: int) -> set[str]:
@@ -162,27 +195,9 @@ def _resume(folder: Path, prompts: Sequence[Rendered], documents: Sequence[Docum
     return {row["id"] for row in kept}
 
 
-def _score(task: Task, document: Document, answer: str) -> float:
-    try:
-        score = task.score(document, answer)
-    except Exception as error:  # a task is the user's own code
-        raise DataError(f"task {task.name}, document {document.id}: score() raised {error!r}.") from error
-    if not isinstance(score, int | float | np.floating) or not 0 <= score <= 1:
-        raise DataError(f"task {task.name}, document {document.id}: score() gave {score!r}. Allowed: 0.0 to 1.0.")
-    return float(score)
-
-
-def _prediction(llava: Llava, task: Task, document: Document, answer: Generation) -> dict[str, Any]:
-    raw = llava.tokenizer.decode(answer.ids, skip_special_tokens=False)
-    text = llava.tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
+def _answer(llava: Llava, answer: Generation) -> dict[str, Any]:
     return {
-        "id": document.id,
-        "kind": document.kind,
-        "image": document.images[0] if document.images else None,
-        "question": document.question,
-        "reference": document.reference,
-        "answer": text,
-        "raw": raw,
-        "score": _score(task, document, text),
+        "answer": llava.tokenizer.decode(answer.ids, skip_special_tokens=True).strip(),
+        "raw": llava.tokenizer.decode(answer.ids, skip_special_tokens=False),
         "stopped_by": answer.stopped_by,
     }

@@ -191,6 +191,10 @@ class TaskSpec(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$", max_length=100)]
     """The benchmark, such as easy-vqa; or your own, as `package.module:Name`."""
+    path: Text | None = None
+    """Where its documents are: a hub name, a folder or a file; null: the task's own."""
+    images: Text | None = None
+    """The folder of its images; null: beside the documents, or inside them."""
     split: Text | None = None
     """Which part of it is asked; null: the one that its authors score."""
     limit: Count | None = None
@@ -198,7 +202,13 @@ class TaskSpec(Section):
     max_new_tokens: Count | None = None
     """The longest answer in tokens; null: the task's own."""
     prompt: Text | None = None
-    """The text around each question; null: the task's own."""
+    """The text around each question, with fields such as `{question}`; null: the task's own."""
+    options: dict[str, Any] = {}
+    """What the task can be told, by name, such as `protocol: likelihood`; see docs/benchmarks.md."""
+
+    def task_options(self) -> dict[str, Any]:
+        """Return what the task is made with: its options, and where its documents are."""
+        return self.options | {k: v for k, v in (("path", self.path), ("images", self.images)) if v is not None}
 
 
 def _task_from_name(value: object) -> object:
