@@ -67,7 +67,7 @@ def compare(
     if output is None:
         line = "Next: add --output FOLDER for tables, every changed answer and report.html"
     else:
-        line = f"Results are in {output}\nNext: open {_write(output, sides, compared)}"
+        line = f"Results are in {output}\nNext: open {_write(output, _title(results, sides), sides, compared)}"
     console.print(line, soft_wrap=True, markup=False)
     worse = [comparison for comparison in comparisons if comparison.verdict == WORSE]
     if fail_if_worse and worse:
@@ -76,19 +76,20 @@ def compare(
         raise typer.Exit(1)
 
 
-def _write(folder: Path, sides: Sequence[Side], compared: Sequence[Compared]) -> Path:
+def _title(results: Sequence[Path], sides: Sequence[Side]) -> str:
+    """Call the page as what was compared: a run by its name."""
+    if len(results) == 1:
+        return results[0].resolve().name
+    return f"{', '.join(side.name for side in sides[1:])} against {sides[0].name}"
+
+
+def _write(folder: Path, title: str, sides: Sequence[Side], compared: Sequence[Compared]) -> Path:
     """Write everything about a comparison into a folder; return the page."""
     from lorgnette.comparison.report import write_report  # noqa: PLC0415
     from lorgnette.comparison.tables import write_tables  # noqa: PLC0415
     from lorgnette.comparison.training_record import read_training  # noqa: PLC0415
 
     runs = list(dict.fromkeys(side.run for side in sides if side.run is not None))
-    candidates = ", ".join(side.name for side in sides[1:])
     write_tables(folder, compared)
-    write_report(
-        folder,
-        title=f"{candidates} against {sides[0].name}",
-        compared=compared,
-        trainings=[read_training(run) for run in runs],
-    )
+    write_report(folder, title=title, compared=compared, trainings=[read_training(run) for run in runs])
     return folder / "report.html"

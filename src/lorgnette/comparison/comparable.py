@@ -100,9 +100,9 @@ def _documents(before: Result, after: Result, names: tuple[str, str]) -> list[st
             f"documents: {len(changed):,} with the same id and another content ({_some(changed)}); {values[0]} of "
             f"{a.id!r} is {_against(values[1], values[2], names)}"
         )
-    prints = [_flat_data(result).get("data.fingerprint") for result in (before, after)]
-    if not lines and None not in prints and prints[0] != prints[1]:
-        lines.append(f"data.fingerprint: {_against(*prints, names)}; all texts are equal, so the images are others")
+    one, other = (_flat_data(result).get("data.fingerprint") for result in (before, after))
+    if not lines and None not in (one, other) and one != other:
+        lines.append(f"data.fingerprint: {_against(one, other, names)}; all texts are equal, so the images are others")
     if lines:
         told = [(name, *(_flat_data(result).get(name) for result in (before, after))) for name in TOLD]
         told = [("n", f"{len(first):,}", f"{len(second):,}"), *told]

@@ -29,7 +29,7 @@ INK, GREY, GRID, BEFORE, AFTER, WARM = "#1d2430", "#5b6472", "#dfe3e8", "#9cc9e3
 # On the page a colour is a variable, so that a drawing follows it into the dark.
 ON_PAGE = {INK: "ink", GREY: "quiet", GRID: "line", BEFORE: "before", AFTER: "after", WARM: "warm"}
 # Narrow on purpose: scaled down to a phone, 9 pt letters are still readable.
-WIDTH_INCHES = 4.8
+WIDTH_INCHES = 4.3
 PNG_DOTS_PER_INCH = 200
 # DejaVu Sans comes with matplotlib and has no Chinese, Japanese or Korean; the first of these that is installed does.
 FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Microsoft YaHei", "PingFang SC", "WenQuanYi Zen Hei")

@@ -31,7 +31,6 @@ from lorgnette.comparison.wording import (
     p_text,
     range_text,
     score_text,
-    sentence,
     sentences,
     verdict_text,
 )
@@ -118,27 +117,20 @@ def _page(
         "p": p_text,
         "count": count_text,
         "shorten": _shorten,
+        "unbroken": _unbroken,
         "verdict": verdict_text,
         "flat": lambda tree: tuple(flat(tree)),
     }
     template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         title=title,
-        headlines=_headlines([made.numbers for made in compared]),
+        headlines=sentences([made.numbers for made in compared]),
         sections=sections,
         trainings=trainings,
         overview=[Markup(inline_svg(drawing)) for drawing in overview.values()],  # escaped where it is drawn
         losses=[Markup(inline_svg(drawing)) if drawing else "" for drawing in losses.values()],
         methods=METHODS,
     )
-
-
-def _headlines(comparisons: Sequence[TaskComparison]) -> list[str]:
-    """Say what was found; where a run is compared with itself, without saying what was compared."""
-    if {(comparison.baseline, comparison.candidate) for comparison in comparisons} == {(BEFORE, AFTER)}:
-        text = sentence(comparisons)
-        return [text[0].upper() + text[1:]]
-    return sentences(comparisons)
 
 
 def _section(made: Compared, number: int, gallery_size: int) -> Section:
@@ -211,3 +203,8 @@ def _shorten(text: str) -> str:
         return text
     cut = len(text) - MOST_CHARACTERS
     return f"{text[:MOST_CHARACTERS]}… ({cut:,} more characters)"
+
+
+def _unbroken(text: str) -> str:
+    """Keep an interval on one line of the page."""
+    return re.sub(r"95 % (\S+) to (\S+)", lambda found: found.group().replace(" ", "\N{NO-BREAK SPACE}"), text)

@@ -180,8 +180,8 @@ def corpus_effect(
         gap = aggregate(np.where(swapped, first, second)) - aggregate(np.where(swapped, second, first))
         extreme += abs(gap) >= seen - 1e-12 * max(1.0, seen)
     low, high = np.quantile(np.column_stack([values, values[:, 1] - values[:, 0]]), [0.025, 0.975], axis=0)
-    intervals = (Interval(float(a), float(b)) for a, b in zip(low, high, strict=True))
-    return CorpusEffect(*intervals, (extreme + 1) / (draws + 1))
+    one, other, difference = (Interval(float(a), float(b)) for a, b in zip(low, high, strict=True))
+    return CorpusEffect(one, other, difference, (extreme + 1) / (draws + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -76,9 +76,10 @@ def print_tables(comparisons: Sequence[TaskComparison], console: Console) -> Non
         own = [comparison for comparison in comparisons if comparison.candidate == candidate]
         console.print(_table(own))
         for comparison in own:
-            console.print(Text(f"{printable(comparison.task)}: {counts_text(comparison)}"), soft_wrap=True)
+            name = printable(f"{comparison.task}, {comparison.metric}")
+            console.print(Text(f"{name}: {counts_text(comparison)}"), soft_wrap=True)
             for note in comparison.notes:
-                console.print(Text(f"{printable(comparison.task)}: note: {printable(note)}", "yellow"), soft_wrap=True)
+                console.print(Text(f"{name}: {printable(note)}", "yellow"), soft_wrap=True)
     console.print(Text("p-values are Holm-corrected; below a task, within each of its groupings", "dim"))
     for line in sentences(comparisons):
         console.print(Text(line, "bold"), soft_wrap=True)
@@ -165,7 +166,7 @@ def _table(comparisons: Sequence[TaskComparison]) -> Table:
         table.add_section()
         for metric, grouping, value, effect in rows_of(comparison):
             main = effect is comparison
-            name = f"{comparison.task}, {metric}" if main else f"  {_line_name(metric, grouping, value)}"
+            name = comparison.task if main else f"  {_line_name(metric, grouping, value)}"
             # Text is never markup: a group is whatever the data set calls it
             table.add_row(Text(shortened(name, LONGEST_NAME)), *_cells(effect), style="bold" if main else "")
     return table

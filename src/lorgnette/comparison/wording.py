@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from lorgnette.comparison.effects import ALPHA, BETTER, NOT_SHOWN, WORSE, Effect, TaskComparison
+from lorgnette.comparison.folders import AFTER, BEFORE
 from lorgnette.comparison.statistics import Interval
 
 MINUS = "\N{MINUS SIGN}"
@@ -34,8 +35,8 @@ def interval_text(interval: Interval) -> str:
 
 
 def range_text(interval: Interval) -> str:
-    """Format an interval of a score: 0.901 to 0.924."""
-    return f"{score_text(interval.low)} to {score_text(interval.high)}"
+    """Format an interval of a score: 0.901–0.924."""
+    return f"{score_text(interval.low)}\N{EN DASH}{score_text(interval.high)}"
 
 
 def p_text(p: float) -> str:
@@ -93,10 +94,17 @@ def sentence(comparisons: Sequence[TaskComparison]) -> str:
 
 
 def sentences(comparisons: Iterable[TaskComparison]) -> list[str]:
-    """Say the same of every candidate, each with its name: "tuned against base: better on ..."."""
+    """Say the same of every candidate, each with its name: "tuned against base: better on ...".
+
+    A run's own before and after need no names.
+    """
     found = []
-    for (baseline, candidate), own in groupby(comparisons, lambda c: (c.baseline, c.candidate)):
-        found.append(f"{printable(candidate)} against {printable(baseline)}: {sentence(list(own))}")
+    for names, own in groupby(comparisons, lambda c: (c.baseline, c.candidate)):
+        said = sentence(list(own))
+        run = names == (BEFORE, AFTER)
+        found.append(
+            said[0].upper() + said[1:] if run else f"{printable(names[1])} against {printable(names[0])}: {said}"
+        )
     return found
 
 
