@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from lorgnette.comparison.reading import Result, read_result
 
@@ -107,3 +108,17 @@ def before(row: Callable[..., Row]) -> list[Row]:
 def after(row: Callable[..., Row]) -> list[Row]:
     """The same 20 documents, all but the first right."""
     return [row(number, float(number > 0)) for number in range(20)]
+
+
+@pytest.fixture
+def pair(make_result: Callable[..., Result], tmp_path: Path, row: Callable[..., Row]) -> tuple[Result, Result]:
+    """60 became right, 6 became wrong, 24 stayed wrong, 30 stayed right; some pictures cannot be shown."""
+    Image.new("RGB", (400, 200), "red").save(tmp_path / "wide.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "wide.png").read_bytes()[:60])
+    images = [str(tmp_path / "wide.png"), str(tmp_path / "gone.png"), str(tmp_path / "broken.png"), None]
+    first = [0.0] * 60 + [1.0] * 6 + [0.0] * 24 + [1.0] * 30
+    second = [1.0] * 60 + [0.0] * 6 + [0.0] * 24 + [1.0] * 30
+    return (
+        make_result("before", [row(i, s, image=images[i % 4]) for i, s in enumerate(first)]),
+        make_result("after", [row(i, s, image=images[i % 4]) for i, s in enumerate(second)]),
+    )

@@ -91,9 +91,7 @@ def test_nothing_in_common_is_refused_even_then(make_result: Make, row: Make) ->
 @pytest.mark.parametrize(
     ("field", "value"), [("question", "other?"), ("reference", "red"), ("kind", None), ("groups", {"category": "x"})]
 )
-def test_changed_documents_are_refused(
-    make_result: Make, field: str, value: object, before: list, after: list
-) -> None:
+def test_changed_documents_are_refused(make_result: Make, field: str, value: object, before: list, after: list) -> None:
     changed = [after[0], {**after[1], field: value}, *after[2:]]
     with pytest.raises(DataError, match=rf"1 with the same id and another content \('test-1'\); {field} of 'test-1'"):
         pair(make_result("a", before), make_result("b", changed), NAMES)
