@@ -243,7 +243,7 @@ def report(recipe: Recipe, output: Path, console: Console) -> list[TaskCompariso
     """Compare before and after, print the table, write it in every form and report.html with its plots."""
     if recipe.evaluation is None:
         return []
-    compared = compare_sides(run_sides(output), seed=recipe.seed)
+    compared = compare_sides(run_sides(output))
     write_tables(output, compared)
     write_report(output, title=output.name, compared=compared, trainings=[read_training(output)])
     comparisons = [made.numbers for made in compared]

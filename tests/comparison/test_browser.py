@@ -54,7 +54,7 @@ const look = frame => {
   const pictures = [...page.images].map(image => image.complete && image.naturalWidth > 0);
   const table = page.querySelector('.scores');
   return {width, scroll: page.documentElement.scrollWidth, out, faint: [...new Set(faint)], pictures,
-          paper: view.getComputedStyle(page.body).backgroundColor, height: page.documentElement.scrollHeight,
+          paper: view.getComputedStyle(page.body).backgroundColor, height: page.body.getBoundingClientRect().height,
           table: table.scrollWidth - table.closest('.scroll').clientWidth,
           letters: parseFloat(view.getComputedStyle(table).fontSize)};
 };
@@ -77,7 +77,7 @@ def frames(page: Path) -> Path:
     """The report in two frames beside each other, and a script that measures them."""
     source = html.escape(page.read_text(encoding="utf-8"))
     both = "".join(
-        f'<iframe width="{width}" height="{HEIGHT}" style="border:0" srcdoc="{source}"></iframe>'
+        f'<iframe width="{width}" height="{HEIGHT}" style="border:0;flex:none" srcdoc="{source}"></iframe>'
         for width in (WIDE, PHONE)
     )
     file = page.with_name("frames.html")

@@ -22,7 +22,7 @@ Make = Callable[..., Any]  # the fixtures of conftest.py
 def drawn(rows: list[dict[str, Any]]) -> str:
     drawing = loss_curves(rows)
     assert drawing
-    return inline_svg(drawing)
+    return inline_svg(drawing, "x")
 
 
 def test_loss_curves_draw_a_panel_a_stage() -> None:
@@ -59,7 +59,7 @@ def lengths(svg: str, colour: str) -> list[float]:
 def test_bars_draw_the_lengths_they_name(make_result: Make, row: Make) -> None:
     before = make_result("a", [row(i, float(i < 2)) for i in range(8)])
     after = make_result("b", [row(i, float(i < 6)) for i in range(8)])
-    svg = inline_svg(bars(compare(before, after).numbers, "kind"))
+    svg = inline_svg(bars(compare(before, after).numbers, "kind"), "x")
     assert {"0.250", "0.750", "all (8)", "color (4)"} <= set(re.findall(r">([^<>\n]+)</text>", svg))
     assert lengths(svg, AFTER)[0] / lengths(svg, BEFORE)[0] == pytest.approx(3.0, rel=1e-3)
 
@@ -67,14 +67,14 @@ def test_bars_draw_the_lengths_they_name(make_result: Make, row: Make) -> None:
 def test_of_many_groups_the_largest_are_drawn(make_result: Make, row: Make) -> None:
     rows = [row(i, 1.0, kind=f"kind {i % 40 if i < 80 else i % 10}") for i in range(160)]
     numbers = compare(make_result("a", rows), make_result("b", rows)).numbers
-    names = re.findall(r">(kind \d+) \((\d+)\)</text>", inline_svg(bars(numbers, "kind")))
+    names = re.findall(r">(kind \d+) \((\d+)\)</text>", inline_svg(bars(numbers, "kind"), "x"))
     assert len(names) == MOST_BARS
     assert [count for _, count in names].count("10") == 10
 
 
 def test_scores_beyond_one_have_their_own_axis(make_result: Make, row: Make) -> None:
     before, after = ([row(i, scale * i) for i in range(8)] for scale in (0.5, 1.0))
-    svg = inline_svg(bars(compare(make_result("a", before), make_result("b", after)).numbers))
+    svg = inline_svg(bars(compare(make_result("a", before), make_result("b", after)).numbers), "x")
     assert "3.500" in svg
     assert lengths(svg, AFTER)[0] / lengths(svg, BEFORE)[0] == pytest.approx(2.0, rel=1e-3)
 
@@ -82,16 +82,16 @@ def test_scores_beyond_one_have_their_own_axis(make_result: Make, row: Make) -> 
 def test_effects_are_drawn_around_zero(make_result: Make, row: Make) -> None:
     rows = [row(i, float(i < 8)) for i in range(16)]
     numbers = compare(make_result("a", rows), make_result("b", rows)).numbers
-    svg = inline_svg(effects_plot([replace(numbers, task=name) for name in ("one", "two")]))
+    svg = inline_svg(effects_plot([replace(numbers, task=name) for name in ("one", "two")]), "x")
     assert {"one", "two", "difference, points"} <= set(re.findall(r">([^<>\n]+)</text>", svg))
     both = [replace(numbers, candidate=name) for name in ("x", "y")]
-    assert "easy-vqa, x" in inline_svg(effects_plot(both))
+    assert "easy-vqa, x" in inline_svg(effects_plot(both), "x")
 
 
 def test_drawings_follow_the_page_into_the_dark_and_files_do_not(tmp_path: Path) -> None:
     drawing = loss_curves(METRICS)
     assert drawing
-    inline = inline_svg(drawing)
+    inline = inline_svg(drawing, "x")
     assert "var(--after, #0072b2)" in inline
     assert "var(--ink, #1d2430)" in inline
     assert not re.findall(r"(?:fill|stroke): (?!none|var)[^;\"]+", inline)  # no colour that stays behind
@@ -111,6 +111,6 @@ def test_names_in_drawings_are_text(tmp_path: Path, make_result: Make, row: Make
     rows = [row(i, 1.0, kind=HOSTILE) for i in range(3)]
     numbers = compare(make_result("a", rows, task=HOSTILE), make_result("b", rows, task=HOSTILE)).numbers
     drawing = bars(numbers, "kind")
-    assert "<script" not in inline_svg(drawing)
+    assert "<script" not in inline_svg(drawing, "x")
     write_drawings(tmp_path, {"x": drawing, "y": Drawing(drawing.draw, drawing.height, "plain")})
     assert "<script" not in (tmp_path / "x.svg").read_text(encoding="utf-8")

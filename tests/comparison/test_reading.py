@@ -94,6 +94,7 @@ def test_a_broken_file_is_named(file: str, content: bytes | None, found: str, ma
         ({"n": True}, "'n' must be int"),
         ({"score": None}, "'score' must be a finite number"),
         ({"scores": {"a": 1}}, "'scores' must be an object of objects"),
+        ({"scores": {"a": {"score": 1}}}, "with an aggregate"),
     ],
 )
 def test_files_that_contradict_each_other_are_refused(

@@ -42,10 +42,10 @@ def printed(show: Callable[[Console], None], width: int = 110) -> str:
 def test_the_table_shows_every_number_and_indents_groups(compared: Compared) -> None:
     text = printed(lambda console: print_tables([compared.numbers], console), width=80)
     task, color, _ = (line for line in text.splitlines() if line.strip().startswith(("easy-vqa ", "color", "shape")))
-    assert task.split() == ["easy-vqa", "20", "0.150", "0.950", "+0.800", "+0.600", "to", "+0.950", "<", "0.001"]
+    assert task.split() == ["easy-vqa", "20", "0.150", "0.950", "+0.800", "+0.550", "to", "+1.000", "<", "0.001"]
     assert color.startswith("   color")
     assert "easy-vqa, exact_match: 17 answers better, 1 worse, 2 the same" in text
-    assert "tuned against base: better on easy-vqa: +80.0 points, 95 % 60.0 to 95.0" in text
+    assert "tuned against base: better on easy-vqa: +80.0 points, 95 % 55.0 to 100.0" in text
     assert "where n is below 30" in text
 
 
@@ -100,8 +100,8 @@ def test_csv_is_safe_to_open_in_a_spreadsheet(hostile: Compared) -> None:
 
 def test_markdown_says_the_sentence_and_the_numbers(compared: Compared, hostile: Compared) -> None:
     lines = as_markdown([compared.numbers]).splitlines()
-    assert lines[0] == "**tuned against base: better on easy-vqa: +80.0 points, 95 % 60.0 to 95.0**"
-    assert "| easy-vqa, exact\\_match | 20 | 0.150 | 0.950 | +0.800 | +0.600 to +0.950 | < 0.001 | 17 | 1 |" in lines
+    assert lines[0] == "**tuned against base: better on easy-vqa: +80.0 points, 95 % 55.0 to 100.0**"
+    assert "| easy-vqa, exact\\_match | 20 | 0.150 | 0.950 | +0.800 | +0.550 to +1.000 | < 0.001 | 17 | 1 |" in lines
     assert "Holm" in lines[-1]
     text = as_markdown([hostile.numbers])
     assert "\\<b\\>\\*x\\*" in text
@@ -110,8 +110,9 @@ def test_markdown_says_the_sentence_and_the_numbers(compared: Compared, hostile:
 
 
 def test_comparison_json_keeps_the_agreed_fields(compared: Compared, tmp_path: Path) -> None:
-    written = write_tables(tmp_path / "new", [compared])
-    assert {path.name for path in (tmp_path / "new").iterdir()} == set(written)
+    write_tables(tmp_path / "new", [compared])
+    names = {"comparison.json", "comparison.csv", "comparison.md", "changes.jsonl"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names
     content = json.loads((tmp_path / "new" / "comparison.json").read_text(encoding="utf-8"))
     assert list(content) == ["tasks"]
     (task,) = content["tasks"]

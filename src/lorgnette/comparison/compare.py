@@ -7,7 +7,7 @@ are families of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -38,7 +38,7 @@ Scores = npt.NDArray[np.float64]
 AnyEffect = TypeVar("AnyEffect", bound=Effect)
 
 
-def compare_sides(sides: Sequence[Side], *, intersect: bool = False, seed: int = 0) -> list[Compared]:
+def compare_sides(sides: Sequence[Side], *, intersect: bool = False) -> list[Compared]:
     """Compare every other side with the first one on all their tasks, and correct the p-values over all of it.
 
     Args:
@@ -67,9 +67,9 @@ def compare_sides(sides: Sequence[Side], *, intersect: bool = False, seed: int =
             )
         for task in tasks:
             names = (baseline.name, side.name)
-            made = compare(baseline.results[task], side.results[task], names, intersect=intersect, seed=seed)
-            notes = made.numbers.notes + tuple(f"{line}, not compared (allowed by --intersect)" for line in missing)
-            compared.append(made._replace(numbers=replace(made.numbers, notes=notes)))
+            made = compare(baseline.results[task], side.results[task], names, intersect=intersect)
+            absent = tuple(f"{line}, not compared (allowed by --intersect)" for line in missing)
+            compared.append(made._replace(numbers=replace(made.numbers, notes=made.numbers.notes + absent)))
     numbers = _corrected([made.numbers for made in compared])
     return [made._replace(numbers=number) for made, number in zip(compared, numbers, strict=True)]
 
@@ -80,7 +80,6 @@ def compare(
     names: tuple[str, str] = ("before", "after"),
     *,
     intersect: bool = False,
-    seed: int = 0,
 ) -> Compared:
     """Compare two results of one task, paired by document id.
 
@@ -98,41 +97,41 @@ def compare(
         metric=before.summary["metric"],
         baseline=names[0],
         candidate=names[1],
-        **_measure(first, second, seed),
+        **_measure(first, second),
         shares=bool(np.all((first >= 0) & (first <= 1) & (second >= 0) & (second <= 1))),
         image_factor=cluster_factor(first, second, [row.image or row.id for row, _ in rows]),
-        groups=_groups(rows, seed),
-        metrics=_metrics(before, after, rows, seed),
+        groups=_groups(rows),
+        metrics=_metrics(before, after, rows),
         notes=(),
     )
     return Compared(replace(numbers, notes=(*allowed, *notes(numbers, before, after))), before, after)
 
 
-def _scores(rows: Rows, score: Callable[[Prediction], float] = lambda row: row.score) -> tuple[Scores, Scores]:
-    """Return the scores before and after as two arrays, (N,) each."""
-    return np.array([score(row) for row, _ in rows]), np.array([score(row) for _, row in rows])
+def _scores(rows: Rows) -> tuple[Scores, Scores]:
+    """Return the main scores before and after as two arrays, (N,) each."""
+    return np.array([row.score for row, _ in rows]), np.array([row.score for _, row in rows])
 
 
-def _measure(first: Scores, second: Scores, seed: int) -> dict[str, Any]:
+def _measure(first: Scores, second: Scores) -> dict[str, Any]:
     """Compute what every effect has, over these pairs of scores."""
-    p = p_value(first, second, seed=seed)
+    p = p_value(first, second)
     return {
         "n": len(first),
         "before": float(first.mean()),
         "after": float(second.mean()),
         "difference": float((second - first).mean()),
-        "interval": paired_bootstrap(first, second, seed=seed),
+        "interval": paired_bootstrap(first, second),
         "p_value": p,
         "p_corrected": p,
         "test": fitting_test(first, second),
-        "before_interval": score_interval(first, seed=seed),
-        "after_interval": score_interval(second, seed=seed),
+        "before_interval": score_interval(first),
+        "after_interval": score_interval(second),
         "wins": int(np.sum(second > first)),
         "losses": int(np.sum(second < first)),
     }
 
 
-def _groups(rows: Rows, seed: int) -> dict[str, tuple[GroupEffect, ...]]:
+def _groups(rows: Rows) -> dict[str, tuple[GroupEffect, ...]]:
     """Compare the documents of every value of every grouping; `kind` is left out where a grouping says the same."""
     groupings: dict[str, dict[str, list[int]]] = {}
     for index, (row, _) in enumerate(rows):
@@ -144,7 +143,7 @@ def _groups(rows: Rows, seed: int) -> dict[str, tuple[GroupEffect, ...]]:
         groupings = {"kind": kinds} | groupings
     effects = {
         name: [
-            GroupEffect(value=value, **_measure(*_scores([rows[index] for index in members[value]]), seed))
+            GroupEffect(value=value, **_measure(*_scores([rows[index] for index in members[value]])))
             for value in sorted(members)
         ]
         for name, members in groupings.items()
@@ -152,23 +151,24 @@ def _groups(rows: Rows, seed: int) -> dict[str, tuple[GroupEffect, ...]]:
     return {name: tuple(_corrected(members)) for name, members in effects.items()}
 
 
-def _metrics(before: Result, after: Result, rows: Rows, seed: int) -> tuple[MetricEffect, ...]:
+def _metrics(before: Result, after: Result, rows: Rows) -> tuple[MetricEffect, ...]:
     """Compare the further metrics that both results have, each on the documents that have it in both."""
     effects = []
     for name in _shared_metrics(before, after):
         aggregate = before.summary["scores"][name]["aggregate"]
         if aggregate == MEAN:
             having = [pair for pair in rows if all(name in row.scores for row in pair)]
-            measured = _measure(*_scores(having, lambda row, name=name: row.scores[name]), seed) if having else None  # type: ignore[misc]
+            first, second = (np.array([pair[side].scores[name] for pair in having]) for side in (0, 1))
+            measured = _measure(first, second) if having else None
         else:
             having = [pair for pair in rows if all(name in row.parts for row in pair)]
-            measured = _measure_corpus(aggregate, name, having, before, seed) if having else None
+            measured = _measure_corpus(aggregate, name, having, before) if having else None
         if measured:
             effects.append(MetricEffect(metric=name, aggregate=aggregate, **measured))
     return tuple(_corrected(effects))
 
 
-def _measure_corpus(aggregate: str, name: str, rows: Rows, result: Result, seed: int) -> dict[str, Any]:
+def _measure_corpus(aggregate: str, name: str, rows: Rows, result: Result) -> dict[str, Any]:
     """Compute the same numbers for a metric of the whole corpus, which no single row has."""
     if aggregate not in AGGREGATES:
         raise DataError(
@@ -179,7 +179,7 @@ def _measure_corpus(aggregate: str, name: str, rows: Rows, result: Result, seed:
         first, second = (np.array([pair[side].parts[name] for pair in rows], dtype=np.float64) for side in (0, 1))
     except ValueError as error:
         raise DataError(f"{result.folder}: the parts of {name} differ in length between rows.") from error
-    effect, value = corpus_effect(AGGREGATES[aggregate], first, second, seed=seed), AGGREGATES[aggregate]
+    effect, value = corpus_effect(AGGREGATES[aggregate], first, second), AGGREGATES[aggregate]
     return {
         "n": len(rows),
         "before": float(value(first)),

@@ -65,9 +65,13 @@ class Drawing:
     label: str
 
 
-def inline_svg(drawing: Drawing) -> str:
-    """Return an `<svg>` element: as wide as its place on the page, in the page's colours, without a background."""
-    opening, body = _svg(drawing, transparent=True).split(">", 1)
+def inline_svg(drawing: Drawing, place: str) -> str:
+    """Return an `<svg>` element: as wide as its place on the page, in the page's colours, without a background.
+
+    Args:
+        place: a name that no other drawing of the page has; ids are made from it.
+    """
+    opening, body = _svg(drawing, place, transparent=True).split(">", 1)
     box = re.findall(r'viewBox="[^"]*"', opening)[0]
     # Several drawings share a page, and an id may occur there once. What is referred to (clip paths, markers)
     # has a salted hash; the groups only have numbers. Text is escaped, so that "<" can only begin a tag.
@@ -79,16 +83,16 @@ def inline_svg(drawing: Drawing) -> str:
 def write_drawings(folder: Path, drawings: Mapping[str, Drawing]) -> None:
     """Write every drawing as NAME.svg and NAME.png on white, each whole or not at all."""
     for name, drawing in drawings.items():
-        write_bytes(folder / f"{name}.svg", ('<?xml version="1.0" encoding="utf-8"?>\n' + _svg(drawing)).encode())
+        write_bytes(folder / f"{name}.svg", ('<?xml version="1.0" encoding="utf-8"?>\n' + _svg(drawing, name)).encode())
         buffer = io.BytesIO()
-        with _figure(drawing) as figure:
+        with _figure(drawing, name) as figure:
             figure.savefig(buffer, format="png", dpi=PNG_DOTS_PER_INCH, metadata={"Software": None})
         write_bytes(folder / f"{name}.png", buffer.getvalue())
 
 
-def _svg(drawing: Drawing, *, transparent: bool = False) -> str:
+def _svg(drawing: Drawing, salt: str, *, transparent: bool = False) -> str:
     buffer = io.StringIO()
-    with _figure(drawing) as figure:
+    with _figure(drawing, salt) as figure:
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing, transparent=transparent)
     text = buffer.getvalue()
@@ -96,13 +100,13 @@ def _svg(drawing: Drawing, *, transparent: bool = False) -> str:
 
 
 @contextmanager
-def _figure(drawing: Drawing) -> Iterator[Figure]:
+def _figure(drawing: Drawing, salt: str) -> Iterator[Figure]:
     """Draw with matplotlib's defaults and ours, whatever the user's matplotlibrc says."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         installed = set(font_manager.get_font_names())
         fonts = ["DejaVu Sans", *(name for name in FONTS if name in installed)]
-        matplotlib.rcParams.update(STYLE | {"svg.hashsalt": drawing.label, "font.family": fonts})
+        matplotlib.rcParams.update(STYLE | {"svg.hashsalt": salt, "font.family": fonts})
         # a letter that no font has is a box in a PNG; on the page its own font draws it
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(WIDTH_INCHES, drawing.height), layout="constrained")

@@ -117,7 +117,11 @@ def _check_summary(summary: Mapping[str, Any], where: str) -> None:
         _require(type(summary.get(name)) is wanted, summary, name, wanted.__name__, where)
     _require(summary["n"] > 0, summary, "n", "a count above 0", where)
     _require(_is_number(summary.get("score")), summary, "score", "a finite number", where)
-    _require(_is_map(summary.get("scores"), dict), summary, "scores", "an object of objects", where)
+    scores = summary.get("scores")
+    named = isinstance(scores, dict) and all(
+        _is_map(score, object) and "aggregate" in score for score in scores.values()
+    )
+    _require(named, summary, "scores", "an object of objects with an aggregate", where)
 
 
 def _prediction(row: Mapping[str, Any], where: str) -> Prediction:
@@ -161,7 +165,7 @@ def _require(holds: bool, row: Mapping[str, Any], name: str, allowed: str, where
         raise DataError(f"{where}: '{name}' must be {allowed}, found {found}. {EVALUATE}")
 
 
-def _is_map(value: object, kind: type) -> bool:
+def _is_map(value: Any, kind: type) -> bool:
     """Tell whether a JSON value is an object whose values are all of one kind."""
     return isinstance(value, dict) and all(isinstance(item, kind) for item in value.values())
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from lorgnette.comparison.comparable import flat
@@ -24,7 +24,6 @@ from lorgnette.comparison.plots import MOST_BARS, bars, effects_plot, loss_curve
 from lorgnette.comparison.training_record import TrainingRecord
 from lorgnette.comparison.wording import (
     METHODS,
-    count_text,
     counts_text,
     difference_text,
     interval_text,
@@ -32,7 +31,6 @@ from lorgnette.comparison.wording import (
     range_text,
     score_text,
     sentences,
-    verdict_text,
 )
 from lorgnette.run import write_text
 
@@ -61,28 +59,36 @@ def write_report(
     compared: Sequence[Compared],
     trainings: Sequence[TrainingRecord],
     gallery_size: int = 24,
-) -> list[str]:
+) -> None:
     """Write `report.html` and `plots/`, each file whole or not at all; the same input gives the same bytes.
 
     Args:
         trainings: how the models were made, for those that a run folder tells of.
         gallery_size: the most documents shown a comparison; see `gallery` for how they are chosen.
 
-    Returns:
-        The names of what was written.
-
     Raises:
         DataError: a row of a run's losses has no stage or no step.
     """
     overview = _overview(compared)
-    losses = {f"loss-{number}": loss_curves(record.metrics) for number, record in enumerate(trainings, start=1)}
-    sections = [_section(made, number, gallery_size) for number, made in enumerate(compared, start=1)]
-    write_text(folder / "report.html", _page(title, compared, sections, trainings, overview, losses))
-    files = overview | {name: drawing for name, drawing in losses.items() if drawing is not None}
-    for number, made in enumerate(compared, start=1):
-        files |= {f"{number}-{name}": drawing for name, drawing in _bars(made.numbers).items()}
-    write_drawings(folder / "plots", files)
-    return ["report.html", "plots"] if files else ["report.html"]
+    curves = [(f"loss-{number}", loss_curves(record.metrics)) for number, record in enumerate(trainings, start=1)]
+    losses = {name: drawing for name, drawing in curves if drawing is not None}
+    scores = [_bars(made.numbers, number) for number, made in enumerate(compared, start=1)]
+    drawings = overview | losses | {name: drawing for own in scores for name, drawing in own.items()}
+    inline = {name: Markup(inline_svg(drawing, name)) for name, drawing in drawings.items()}  # escaped in there
+    page = _template().render(
+        title=title,
+        headlines=sentences([made.numbers for made in compared]),
+        sections=[
+            _section(made, number, [inline[name] for name in own], gallery_size)
+            for number, (made, own) in enumerate(zip(compared, scores, strict=True), start=1)
+        ],
+        trainings=trainings,
+        overview=[inline[name] for name in overview],
+        losses=[inline.get(name, "") for name, _ in curves],
+        methods=METHODS,
+    )
+    write_text(folder / "report.html", page)
+    write_drawings(folder / "plots", drawings)
 
 
 def summary_text(comparison: TaskComparison, split: str) -> str:
@@ -100,14 +106,8 @@ def summary_text(comparison: TaskComparison, split: str) -> str:
     )
 
 
-def _page(
-    title: str,
-    compared: Sequence[Compared],
-    sections: Sequence[Section],
-    trainings: Sequence[TrainingRecord],
-    overview: Mapping[str, Drawing],
-    losses: Mapping[str, Drawing | None],
-) -> str:
+def _template() -> Template:
+    """Return the template with all that it writes numbers and names by."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "score": score_text,
@@ -115,25 +115,14 @@ def _page(
         "interval": interval_text,
         "range": range_text,
         "p": p_text,
-        "count": count_text,
         "shorten": _shorten,
         "unbroken": _unbroken,
-        "verdict": verdict_text,
         "flat": lambda tree: tuple(flat(tree)),
     }
-    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
-        title=title,
-        headlines=sentences([made.numbers for made in compared]),
-        sections=sections,
-        trainings=trainings,
-        overview=[Markup(inline_svg(drawing)) for drawing in overview.values()],  # escaped where it is drawn
-        losses=[Markup(inline_svg(drawing)) if drawing else "" for drawing in losses.values()],
-        methods=METHODS,
-    )
+    return environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
 
 
-def _section(made: Compared, number: int, gallery_size: int) -> Section:
+def _section(made: Compared, number: int, drawings: Sequence[Markup], gallery_size: int) -> Section:
     """Gather what the page says about one comparison."""
     numbers = made.numbers
     data = made.before.summary.get("data")
@@ -143,13 +132,12 @@ def _section(made: Compared, number: int, gallery_size: int) -> Section:
         for result in (made.before, made.after)
     )
     run = (numbers.baseline, numbers.candidate) == (BEFORE, AFTER)
-    drawings = zip(_bars(numbers).values(), _captions(numbers), strict=True)
     return Section(
         name=numbers.task if run else f"{numbers.task}, {numbers.candidate} against {numbers.baseline}",
         place=f"task-{number}",
         comparison=numbers,
         summary=summary_text(numbers, split if isinstance(split, str) else ""),
-        drawings=tuple((Markup(inline_svg(drawing)), caption) for drawing, caption in drawings),
+        drawings=tuple(zip(drawings, _captions(numbers), strict=True)),
         conditions=tuple((name, first.get(name, "–"), second.get(name, "–")) for name in first | second),
         gallery=gallery(made.before, made.after, gallery_size),
     )
@@ -164,15 +152,16 @@ def _overview(compared: Sequence[Compared]) -> dict[str, Drawing]:
     return _named({scale: effects_plot(own) for scale, own in scales.items() if len(own) > 1}, "effects-")
 
 
-def _bars(comparison: TaskComparison) -> dict[str, Drawing]:
+def _bars(comparison: TaskComparison, number: int) -> dict[str, Drawing]:
     """Draw the scores, by every grouping; without groupings of the task alone."""
     if not comparison.groups:
-        return _named({comparison.task: bars(comparison)}, "")
-    return _named({name: bars(comparison, name) for name in comparison.groups}, f"{_slug(comparison.task)}-by-")
+        return _named({comparison.task: bars(comparison)}, f"{number}-")
+    start = f"{number}-{_slug(comparison.task)}-by-"
+    return _named({name: bars(comparison, name) for name in comparison.groups}, start)
 
 
 def _captions(comparison: TaskComparison) -> list[str]:
-    """Say what stands below the drawings of `_bars`."""
+    """Say what stands below each drawing of `_bars`."""
     text = "Scores with their 95 % intervals; in brackets, the number of questions."
     if not comparison.groups:
         return [text]

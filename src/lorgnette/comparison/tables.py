@@ -37,14 +37,13 @@ LONGEST_NAME = 36
 LONGEST_HEADING = 12
 
 
-def write_tables(folder: Path, compared: Sequence[Compared]) -> list[str]:
-    """Write comparison.json, .csv and .md and changes.jsonl, each whole or not at all; return their names."""
+def write_tables(folder: Path, compared: Sequence[Compared]) -> None:
+    """Write comparison.json, .csv and .md and changes.jsonl, each whole or not at all."""
     numbers = [made.numbers for made in compared]
     write_json(folder / "comparison.json", {"tasks": [comparison.as_json() for comparison in numbers]})
     write_text(folder / "comparison.csv", as_csv(numbers))
     write_text(folder / "comparison.md", as_markdown(numbers))
     write_json_lines(folder / "changes.jsonl", [row for made in compared for row in changes(made)])
-    return ["comparison.json", "comparison.csv", "comparison.md", "changes.jsonl"]
 
 
 def changes(compared: Compared) -> Iterator[dict[str, Any]]:
