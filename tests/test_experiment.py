@@ -80,7 +80,8 @@ def test_the_road_leaves_everything_it_promises(
     shown = capsys.readouterr().out
     folder = tmp_path / "runs" / "small"
     assert "Next: open runs/small/report.html" in shown
-    for name in ("recipe.yaml", "provenance.jsonl", "metrics.jsonl", "comparison.json", "report.html"):
+    tables = ("comparison.json", "comparison.csv", "comparison.md", "changes.jsonl", "plots/loss-1.png")
+    for name in ("recipe.yaml", "provenance.jsonl", "metrics.jsonl", *tables, "report.html"):
         assert (folder / name).stat().st_size > 0, name
     (task,) = read_json(folder / "comparison.json")["tasks"]
     assert {"task", "metric", "n", "before", "after", "difference", "interval", "p_value"} <= task.keys()
@@ -287,8 +288,8 @@ def test_evaluate_and_compare_from_the_command_line(
     assert lorgnette(monkeypatch, "train", recipe, "--output", "run") == 0
     for model, out in (("run/base", "a"), ("run/merged", "b")):
         assert lorgnette(monkeypatch, "evaluate", model, "--task", "easy-vqa", "--limit", 20, "--output", out) == 0
-    assert lorgnette(monkeypatch, "compare", "a", "b", "--output", "c.json") == 0
-    assert read_json(tmp_path / "c.json")["tasks"][0]["n"] == 20
+    assert lorgnette(monkeypatch, "compare", "a", "b", "--output", "c") == 0
+    assert read_json(tmp_path / "c" / "comparison.json")["tasks"][0]["n"] == 20
     capsys.readouterr()
     # other settings into the same folder would mix two measurements
     assert lorgnette(monkeypatch, "evaluate", "run/base", "--task", "easy-vqa", "--limit", 30, "--output", "a") == 2

@@ -14,8 +14,12 @@ from typing import Any
 from rich.console import Console
 from transformers import set_seed
 
-from lorgnette.comparison.compare import TaskComparison, compare, print_table, read_result, write_comparison
+from lorgnette.comparison.compare import compare_sides
+from lorgnette.comparison.effects import TaskComparison
+from lorgnette.comparison.folders import run_sides
 from lorgnette.comparison.report import write_report
+from lorgnette.comparison.tables import print_tables, write_tables
+from lorgnette.comparison.training_record import read_training
 from lorgnette.data.templates import require_template
 from lorgnette.errors import InputError, RecipeError
 from lorgnette.evaluation.evaluate import Settings, evaluate
@@ -31,13 +35,12 @@ from lorgnette.models.trainable import Part, parts_table
 from lorgnette.processes import is_main, processes
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Evaluation, Recipe, Stage
-from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
+from lorgnette.run import append_json_line, locked, provenance, read_json, write_text
 from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.hand_over import brings_projector, merged_model, needs_start, put_projector
 from lorgnette.training.samples import samples_of
 from lorgnette.training.stages import (
     modes_of,
-    parts_of_run,
     prepare,
     restore_stage,
     run_stage,
@@ -59,7 +62,7 @@ def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Co
         measure(recipe.evaluation, base, recipe, output / "evaluation" / "before", about, console, plan_of(recipe))
         merged = train(recipe, output, console)
         measure(recipe.evaluation, merged, recipe, output / "evaluation" / "after", about, console)
-        return report(recipe, output, about, console)
+        return report(recipe, output, console)
 
 
 def begin(recipe: Recipe, output: Path, command: Sequence[str], console: Console) -> tuple[dict[str, Any], str]:
@@ -254,26 +257,13 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
     return str(folder)
 
 
-def report(recipe: Recipe, output: Path, about: dict[str, Any], console: Console) -> list[TaskComparison]:
-    """Compare before and after, print the table, write comparison.json and report.html."""
+def report(recipe: Recipe, output: Path, console: Console) -> list[TaskComparison]:
+    """Compare before and after, print the table, write it in every form and report.html with its plots."""
     if recipe.evaluation is None or not is_main():
         return []
-    folders = [
-        (output / "evaluation" / "before" / t.name, output / "evaluation" / "after" / t.name)
-        for t in recipe.evaluation.tasks
-    ]
-    results = [(read_result(before), read_result(after)) for before, after in folders]
-    comparisons = [compare(before, after, seed=recipe.seed) for before, after in results]
-    write_comparison(output / "comparison.json", comparisons)
-    write_report(
-        output / "report.html",
-        title=output.name,
-        comparisons=comparisons,
-        results=results,
-        metrics=read_json_lines(output / "metrics.jsonl"),
-        recipe_text=(output / "recipe.yaml").read_text(encoding="utf-8"),
-        provenance=about | {"merged": read_json(output / "merged" / "lorgnette.json")},
-        parts=parts_of_run([output / "stages" / stage.name for stage in recipe.stages]),
-    )
-    print_table(comparisons, console)
+    compared = compare_sides(run_sides(output))
+    write_tables(output, compared)
+    write_report(output, title=output.name, compared=compared, trainings=[read_training(output)])
+    comparisons = [made.numbers for made in compared]
+    print_tables(comparisons, console)
     return comparisons

@@ -51,12 +51,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
+    # half of a surrogate pair has no UTF-8 form; a question mark in its place is better than no file
+    write_bytes(path, text.encode("utf-8", errors="replace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
-        # half of a surrogate pair has no UTF-8 form; a question mark in its place is better than no file
-        with unfinished.open("w", encoding="utf-8", errors="replace") as stream:
-            stream.write(text)
+        with unfinished.open("wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(unfinished, path)

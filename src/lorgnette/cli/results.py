@@ -1,4 +1,4 @@
-"""Commands about results: evaluate, score, compare."""
+"""Commands about results: evaluate, score."""
 
 from __future__ import annotations
 
@@ -118,25 +118,6 @@ def score(
     console.print(
         f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT", soft_wrap=True, markup=False
     )
-
-
-def compare(
-    before: Annotated[Path, typer.Argument(help="A result folder.", show_default=False)],
-    after: Annotated[Path, typer.Argument(help="A result folder on the same documents.", show_default=False)],
-    output: Annotated[Path | None, typer.Option(help="Write comparison.json here.", show_default=False)] = None,
-) -> None:
-    """Compare two results on the same documents: difference, interval, p-value, per kind.
-
-    Example: lorgnette compare runs/quickstart/evaluation/before/easy-vqa runs/quickstart/evaluation/after/easy-vqa
-    """
-    from lorgnette.comparison.compare import compare as pair  # noqa: PLC0415
-    from lorgnette.comparison.compare import print_table, read_result, write_comparison  # noqa: PLC0415
-
-    comparison = pair(read_result(before), read_result(after))
-    print_table([comparison], console)
-    if output is not None:
-        write_comparison(output, [comparison])
-        console.print(f"Written to {output}", soft_wrap=True, markup=False)
 
 
 def task_options(data: str | None, images: str | None, options: list[str] | None) -> dict[str, str]:

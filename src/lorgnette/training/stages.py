@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -218,12 +217,3 @@ def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, conso
             console.print(f"{title}: {count:,} samples: {reason}", markup=False)
     for note in findings.notes:
         console.print(f"note: {note}", markup=False)
-
-
-def parts_of_run(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Read the tables of parts of all stages back, each line with its stage."""
-    rows: list[dict[str, Any]] = []
-    for folder in folders:
-        content = read_json(folder / "stage.json")
-        rows.extend({"stage": content["stage"], **part} for part in content["parts"])
-    return rows
