@@ -30,7 +30,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import CLIPVisionConfig, GemmaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from lorgnette.data.rendering import IGNORE_INDEX, Rendered
+from lorgnette.data.rendered import IGNORE_INDEX, Rendered
 from lorgnette.inference.engine import batches, generate
 from lorgnette.models.forward import PixelScale, prepare_for_rows
 from lorgnette.models.loading import Llava

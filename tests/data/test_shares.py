@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from lorgnette.data.rendering import Rendered
+from lorgnette.data.rendered import Rendered
 from lorgnette.data.shares import ShareDataset, ShareSampler
 
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from lorgnette.data.images import read_pixels
-from lorgnette.data.rendering import Rendered, Renderer
+from lorgnette.data.rendered import Rendered
+from lorgnette.data.rendering import Renderer
 from lorgnette.data.sample import Sample, Turn
 from lorgnette.data.templates import ChatTemplate
 from lorgnette.errors import DataError

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from lorgnette.data.images import read_pixels
-from lorgnette.data.rendering import Rendered
+from lorgnette.data.rendered import Rendered
 from lorgnette.data.rows import build_row
 from lorgnette.data.sample import IMAGE_TAG, Sample, Turn
 from lorgnette.inference import engine

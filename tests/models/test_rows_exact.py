@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from lorgnette.data import rows
 from lorgnette.data.dataset import RowCollator
-from lorgnette.data.rendering import Rendered
+from lorgnette.data.rendered import Rendered
 from lorgnette.data.sample import Sample
 from lorgnette.models.assembly import assemble
 from lorgnette.models.forward import row_logits

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 from lorgnette.data.encodings import Encodings
 from lorgnette.data.images import read_pixels, require_file
 from lorgnette.data.pairs import AnyRenderer
-from lorgnette.data.rendering import Expansion, Rendered
+from lorgnette.data.rendered import Expansion, Rendered
 from lorgnette.data.rows import build_row
 from lorgnette.data.rules import RequireImage, kind_of, require_usable, too_many_bad
 from lorgnette.data.sample import Sample

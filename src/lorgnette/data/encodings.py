@@ -21,9 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from lorgnette import __version__
-from lorgnette.data import pairs, rendering, sample, templates
+from lorgnette.data import pairs, rendered, rendering, sample, templates
 from lorgnette.data.pairs import AnyRenderer
-from lorgnette.data.rendering import IGNORE_INDEX, Encoded
+from lorgnette.data.rendered import IGNORE_INDEX, Encoded
 from lorgnette.data.sample import Sample, Turn, check_sample
 from lorgnette.run import cache_folder
 
@@ -183,7 +183,7 @@ def cache_file(renderer: AnyRenderer, *source: str | None) -> Path:
 
 def fingerprint(renderer: AnyRenderer) -> str:
     """Hash all that decides what becomes of a conversation, apart from its turns."""
-    modules = (sample, templates, rendering, pairs)
+    modules = (sample, templates, rendered, rendering, pairs)
     decides = [
         *renderer.decides(),
         __version__,

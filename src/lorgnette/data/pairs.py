@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from lorgnette.data.rendering import IGNORE_INDEX, Encoded, Expansion, Rendered, Renderer, TooLong
+from lorgnette.data.rendered import IGNORE_INDEX, Encoded, Expansion, Rendered
+from lorgnette.data.rendering import Renderer, TooLong
 from lorgnette.data.sample import Sample, Turn, check_sample
 from lorgnette.errors import DataError, RowError
 

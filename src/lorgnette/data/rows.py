@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lorgnette.data.rendering import IGNORE_INDEX, Rendered
+from lorgnette.data.rendered import IGNORE_INDEX, Rendered
 
 Pixels = Callable[[str], np.ndarray]
 """Path of an image -> uint8 array (channels, height, width), resized and cropped, not normalised."""

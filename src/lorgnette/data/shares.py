@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
-from lorgnette.data.rendering import IGNORE_INDEX, Rendered
+from lorgnette.data.rendered import IGNORE_INDEX, Rendered
 
 
 class ShareSampler(BatchSampler):

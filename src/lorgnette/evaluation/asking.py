@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorgnette.data.images import read_pixels
-from lorgnette.data.rendering import Rendered
+from lorgnette.data.rendered import Rendered
 from lorgnette.data.sample import IMAGE_TAG, Turn
 from lorgnette.errors import DataError
 from lorgnette.evaluation.prompts import fill

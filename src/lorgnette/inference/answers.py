@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lorgnette.data.images import read_pixels
-from lorgnette.data.rendering import Rendered
+from lorgnette.data.rendered import Rendered
 from lorgnette.data.templates import stop_ids
 from lorgnette.inference.engine import Generation, generate
 from lorgnette.inference.pairs import generate_pairs

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lorgnette.data.rendering import Rendered, Renderer
+from lorgnette.data.rendered import Rendered
+from lorgnette.data.rendering import Renderer
 from lorgnette.data.rows import Pixels, build_row
 from lorgnette.data.sample import Turn
 from lorgnette.errors import DataError

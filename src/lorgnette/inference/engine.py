@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from transformers import DynamicCache
 
-from lorgnette.data.rendering import Rendered
+from lorgnette.data.rendered import Rendered
 from lorgnette.data.rows import Layout, Pixels, build_row
 from lorgnette.inference.growth import Growth
 from lorgnette.models.forward import row_embeddings

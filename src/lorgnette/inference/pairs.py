@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lorgnette.data.rendering import Rendered
+from lorgnette.data.rendered import Rendered
 from lorgnette.inference.engine import Generation
 from lorgnette.models.text_to_text import TextToText
 

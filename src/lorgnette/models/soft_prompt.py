@@ -16,7 +16,7 @@ from peft import PeftConfig, PromptEmbedding, PromptTuningConfig, load_peft_weig
 from safetensors.torch import save_file
 from torch import nn
 
-from lorgnette.data.rendering import soft_prompt_ids
+from lorgnette.data.rendered import soft_prompt_ids
 from lorgnette.errors import ModelError
 
 PROMPT_FOLDER = "prompt"

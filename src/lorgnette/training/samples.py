@@ -12,7 +12,7 @@ from lorgnette.data.image_cache import KnownImages, image_cache
 from lorgnette.data.images import open_image
 from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.readers import read_samples
-from lorgnette.data.rendering import Rendered, soft_prompt_ids
+from lorgnette.data.rendered import Rendered, soft_prompt_ids
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError
 from lorgnette.models.learner import Learner

@@ -23,7 +23,8 @@ from lorgnette.data.check.sources import check_parts
 from lorgnette.data.check.terminal import print_checked, sample_text
 from lorgnette.data.image_store import image_store
 from lorgnette.data.readers import read_samples
-from lorgnette.data.rendering import IGNORE_INDEX, Encoded, Renderer
+from lorgnette.data.rendered import IGNORE_INDEX, Encoded
+from lorgnette.data.rendering import Renderer
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, InputError
 from wild_rows import IMAGE_TOKENS, part, row, write_rows

@@ -22,7 +22,7 @@ from lorgnette.data.check.findings import Checked
 from lorgnette.data.check.segments import Segment, printable, segments
 from lorgnette.data.images import open_image
 from lorgnette.data.parts import Part
-from lorgnette.data.rendering import Encoded
+from lorgnette.data.rendered import Encoded
 from lorgnette.data.sample import IMAGE_TAG, Sample
 from lorgnette.errors import DataError
 from lorgnette.run import write_text

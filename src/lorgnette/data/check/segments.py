@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lorgnette.data.rendering import IGNORE_INDEX, Encoded
+from lorgnette.data.rendered import IGNORE_INDEX, Encoded
 from lorgnette.data.templates import ChatTemplate
 
 Role = Literal["read", "supervised", "image"]

@@ -19,7 +19,7 @@ from lorgnette.data.check.twins import HeldOut, HeldOutPurpose, Seen, Twin
 from lorgnette.data.encodings import Encodings
 from lorgnette.data.image_store import ImageStore
 from lorgnette.data.parts import Part
-from lorgnette.data.rendering import IGNORE_INDEX, Encoded
+from lorgnette.data.rendered import IGNORE_INDEX, Encoded
 from lorgnette.data.rules import kind_of, require_usable
 from lorgnette.data.sample import Sample
 from lorgnette.data.writing import llava_row, row_json
