@@ -102,11 +102,12 @@ class RenderedSamples:
         self.ids: list[str] = []
         self.images: list[tuple[str, ...]] = []
         self.places = array("q")
+        self._images: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def add(self, sample: Sample, place: int) -> None:
         """Add a sample whose conversation is at a place of the encodings."""
         self.ids.append(sample.id)
-        self.images.append(sample.images)
+        self.images.append(self._images.setdefault(sample.images, sample.images))  # equal ones are kept once
         self.places.append(place)
 
     def __len__(self) -> int:
