@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 
 from lorgnette.data.readers import tables
@@ -54,6 +56,16 @@ def test_batches_and_row_groups_do_not_show(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "x.parquet", rows, row_group_size=tables.BATCH // 2 + 1)
     found = [entry for entry in file_rows(Path(file), COLUMNS) if isinstance(entry, tuple)]
     assert [(origin.row, row) for origin, row in found] == list(enumerate(rows))
+
+
+def test_a_parquet_of_images_is_never_in_memory(tmp_path: Path) -> None:
+    """40 MB of pictures in row groups of 1 MB: what Arrow holds at once is a batch of them."""
+    rows = [{"id": str(n), "image": {"bytes": random.Random(n).randbytes(100_000), "path": None}} for n in range(400)]
+    file = write_parquet(tmp_path / "x.parquet", rows, row_group_size=10)
+    before = pyarrow.total_allocated_bytes()
+    held = [pyarrow.total_allocated_bytes() - before for _ in file_rows(Path(file), Columns(("image",)))]
+    assert len(held) == 400
+    assert 1_000_000 < max(held) < 15_000_000
 
 
 @pytest.mark.parametrize(
