@@ -18,7 +18,8 @@ from lorgnette.models.loading import DTYPES
 from lorgnette.models.quantization import take_dequantized
 from lorgnette.recipe.model import Model
 from lorgnette.recipe.sections import Stage
-from lorgnette.training.stages import restore_stage, usable_samples
+from lorgnette.training.samples import usable_samples
+from lorgnette.training.stages import restore_stage
 
 MERGE_TOLERANCE = 1e-5
 """Largest difference of a merged model's logits, in float32 and relative to the largest logit."""
