@@ -148,7 +148,7 @@ def test_identical_pictures_and_questions_count_once(server: ChatServer, images:
     server.react = lambda ask: ask.complete(json.dumps(twice))
     made = run(server, images, tmp_path / "out")
     assert len(server.asks) == 3
-    assert made["pictures"]["copies of others"] == 1
+    assert made["pictures"]["that are copies"] == 1
     assert made["repeated_questions"] == 6
     assert [turn["value"] for turn in rows_of(tmp_path / "out")[0]["conversations"][::2]] == [
         "<image>\nWo ist es?",
@@ -260,7 +260,7 @@ def test_an_unusable_answer_is_repaired_once(server: ChatServer, images: Path, t
 
     server.react = react
     made = run(server, images, tmp_path / "out", concurrency=1)
-    assert made["pictures"]["with pairs"] == made["pictures"]["of these repaired"] == 3
+    assert made["pictures"]["with pairs"] == made["pictures"]["with repaired pairs"] == 3
     assert len(server.asks) == 6
     said = server.asks[3].body["messages"]
     assert [turn["role"] for turn in said] == ["user", "assistant", "user"]
@@ -380,11 +380,25 @@ def test_what_is_wrong_with_all_requests_ends_at_once(
     assert run(server, images, tmp_path / "out")["pictures"]["with pairs"] == 3
 
 
+def test_a_failure_without_an_answer_leaves_what_was_written(
+    server: ChatServer, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(server, images, tmp_path / "out")
+    rows = rows_of(tmp_path / "out")
+    server.react = lambda ask: ask.fail(401)
+    with pytest.raises(InputError):
+        run(server, images, tmp_path / "out", model="wrong")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(InputError, match="OPENAI_API_KEY is not set"):
+        run(server, images, tmp_path / "out", model="other")
+    assert rows_of(tmp_path / "out") == rows
+
+
 def test_one_request_that_is_rejected_leaves_the_others_alone(server: ChatServer, images: Path, tmp_path: Path) -> None:
     server.react = lambda ask: ask.fail(413, message="too large") if ask.number == 1 else good(ask)
     made = run(server, images, tmp_path / "out", concurrency=1)
     assert made["pictures"]["with pairs"] == 2
-    assert made["pictures"]["no answer"] == 1
+    assert made["pictures"]["without an answer"] == 1
     assert "too large" in (tmp_path / "out" / "review.html").read_text()
     assert run(server, images, tmp_path / "out")["pictures"]["with pairs"] == 3
 

@@ -252,6 +252,15 @@ def test_hostile_archives_are_refused_and_the_rest_is_still_done(source: Path, t
     assert (tmp_path / "out" / "dataset.json").exists()
 
 
+def test_archives_that_nobody_needs_are_left_alone(source: Path, tmp_path: Path) -> None:
+    for name in ("pictures.tar.001", "lr.zip"):
+        (source / name).unlink()
+    done = run(source, tmp_path / "out")
+    assert "of its 2 or more parts number 1 is missing" in done.refused[0]
+    done = run(source, tmp_path / "out", keep=["NWPU", "DOTA"])
+    assert (done.rows, done.refused) == (3, [])
+
+
 def test_links_in_the_source_are_not_followed(tmp_path: Path) -> None:
     source = source_in(tmp_path / "source", [row("DOTA/images/P0001.png")])
     (tmp_path / "outside").mkdir()
