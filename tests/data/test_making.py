@@ -476,15 +476,18 @@ def test_a_kill_loses_nothing_that_was_answered(server: ChatServer, tmp_path: Pa
     time.sleep(0.2)  # the server notices
     log = (out / "requests.jsonl").read_bytes()
     answered = [json.loads(line)["request"] for line in log.splitlines() if b'"answered"' in line]
-    before = len(server.asks)
-    assert 6 <= len(answered) <= before <= len(answered) + 3  # what was in flight is lost, nothing else
+    sent, before = log.count(b'"sent"'), len(server.asks)
+    # written down before it is sent; what was in flight is lost, nothing else
+    assert 6 <= len(answered) <= before <= sent <= len(answered) + 3
     (out / "requests.jsonl").write_bytes(log + b'{"event": "answered", "requ')  # and a line may be cut
+    assert plan(find_pictures(images, 1024), settings_for(server).open_ledger(out), settings_for(server))["to_ask"]
+    assert (out / "requests.jsonl").read_bytes().endswith(b'"requ')  # looking changes nothing
     made = run(server, images, out, concurrency=3)
     assert made["pictures"]["with pairs"] == 12
     # two requests a picture (the repair goes on where it was), and those in flight once more
     assert len(server.asks) == 24 + before - len(answered)
-    assert made["requests"] == len(server.asks)
-    assert made["requests_with_estimated_tokens"] == before - len(answered)
+    assert made["requests"] == 24 + sent - len(answered)
+    assert made["requests_with_estimated_tokens"] == sent - len(answered)
 
 
 def test_a_damaged_log_is_an_error_and_not_paid_again(server: ChatServer, images: Path, tmp_path: Path) -> None:

@@ -161,6 +161,8 @@ def test_which_sets_are_kept_is_an_option(source: Path, tmp_path: Path) -> None:
     assert [row["image"] for row in json.loads((tmp_path / "out/dataset.json").read_text())] == ["UCM/1.tif"]
     assert (tmp_path / "out/imagenes/UCM/1.tif").read_bytes() == picture(9, "TIFF")
     assert done.selection.dropped["set not kept: NWPU"] == 2
+    assert run(source, tmp_path / "out", keep=["UAV"]).rows == 0
+    assert len(json.loads((tmp_path / "out/dataset.json").read_text())) == 1  # what was there is not lost
     with pytest.raises(DataError, match="Did you mean 'DOTA'") as error:
         run(source, tmp_path / "out", keep=["LR", "dotta"])
     assert "NWPU, RSICD, LR, DOTA, UAV, UCM" in str(error.value)
