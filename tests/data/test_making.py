@@ -148,7 +148,7 @@ def test_identical_pictures_and_questions_count_once(server: ChatServer, images:
     server.react = lambda ask: ask.complete(json.dumps(twice))
     made = run(server, images, tmp_path / "out")
     assert len(server.asks) == 3
-    assert made["pictures"]["copies of others"] == 1
+    assert made["pictures"]["that are copies"] == 1
     assert made["repeated_questions"] == 6
     assert [turn["value"] for turn in rows_of(tmp_path / "out")[0]["conversations"][::2]] == [
         "<image>\nWo ist es?",
@@ -260,7 +260,7 @@ def test_an_unusable_answer_is_repaired_once(server: ChatServer, images: Path, t
 
     server.react = react
     made = run(server, images, tmp_path / "out", concurrency=1)
-    assert made["pictures"]["with pairs"] == made["pictures"]["of these repaired"] == 3
+    assert made["pictures"]["with pairs"] == made["pictures"]["with repaired pairs"] == 3
     assert len(server.asks) == 6
     said = server.asks[3].body["messages"]
     assert [turn["role"] for turn in said] == ["user", "assistant", "user"]
@@ -380,11 +380,25 @@ def test_what_is_wrong_with_all_requests_ends_at_once(
     assert run(server, images, tmp_path / "out")["pictures"]["with pairs"] == 3
 
 
+def test_a_failure_without_an_answer_leaves_what_was_written(
+    server: ChatServer, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(server, images, tmp_path / "out")
+    rows = rows_of(tmp_path / "out")
+    server.react = lambda ask: ask.fail(401)
+    with pytest.raises(InputError):
+        run(server, images, tmp_path / "out", model="wrong")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(InputError, match="OPENAI_API_KEY is not set"):
+        run(server, images, tmp_path / "out", model="other")
+    assert rows_of(tmp_path / "out") == rows
+
+
 def test_one_request_that_is_rejected_leaves_the_others_alone(server: ChatServer, images: Path, tmp_path: Path) -> None:
     server.react = lambda ask: ask.fail(413, message="too large") if ask.number == 1 else good(ask)
     made = run(server, images, tmp_path / "out", concurrency=1)
     assert made["pictures"]["with pairs"] == 2
-    assert made["pictures"]["no answer"] == 1
+    assert made["pictures"]["without an answer"] == 1
     assert "too large" in (tmp_path / "out" / "review.html").read_text()
     assert run(server, images, tmp_path / "out")["pictures"]["with pairs"] == 3
 
@@ -462,15 +476,18 @@ def test_a_kill_loses_nothing_that_was_answered(server: ChatServer, tmp_path: Pa
     time.sleep(0.2)  # the server notices
     log = (out / "requests.jsonl").read_bytes()
     answered = [json.loads(line)["request"] for line in log.splitlines() if b'"answered"' in line]
-    before = len(server.asks)
-    assert 6 <= len(answered) <= before <= len(answered) + 3  # what was in flight is lost, nothing else
+    sent, before = log.count(b'"sent"'), len(server.asks)
+    # written down before it is sent; what was in flight is lost, nothing else
+    assert 6 <= len(answered) <= before <= sent <= len(answered) + 3
     (out / "requests.jsonl").write_bytes(log + b'{"event": "answered", "requ')  # and a line may be cut
+    assert plan(find_pictures(images, 1024), settings_for(server).open_ledger(out), settings_for(server))["to_ask"]
+    assert (out / "requests.jsonl").read_bytes().endswith(b'"requ')  # looking changes nothing
     made = run(server, images, out, concurrency=3)
     assert made["pictures"]["with pairs"] == 12
     # two requests a picture (the repair goes on where it was), and those in flight once more
     assert len(server.asks) == 24 + before - len(answered)
-    assert made["requests"] == len(server.asks)
-    assert made["requests_with_estimated_tokens"] == before - len(answered)
+    assert made["requests"] == 24 + sent - len(answered)
+    assert made["requests_with_estimated_tokens"] == sent - len(answered)
 
 
 def test_a_damaged_log_is_an_error_and_not_paid_again(server: ChatServer, images: Path, tmp_path: Path) -> None:

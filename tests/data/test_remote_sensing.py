@@ -161,6 +161,8 @@ def test_which_sets_are_kept_is_an_option(source: Path, tmp_path: Path) -> None:
     assert [row["image"] for row in json.loads((tmp_path / "out/dataset.json").read_text())] == ["UCM/1.tif"]
     assert (tmp_path / "out/imagenes/UCM/1.tif").read_bytes() == picture(9, "TIFF")
     assert done.selection.dropped["set not kept: NWPU"] == 2
+    assert run(source, tmp_path / "out", keep=["UAV"]).rows == 0
+    assert len(json.loads((tmp_path / "out/dataset.json").read_text())) == 1  # what was there is not lost
     with pytest.raises(DataError, match="Did you mean 'DOTA'") as error:
         run(source, tmp_path / "out", keep=["LR", "dotta"])
     assert "NWPU, RSICD, LR, DOTA, UAV, UCM" in str(error.value)
@@ -250,6 +252,15 @@ def test_hostile_archives_are_refused_and_the_rest_is_still_done(source: Path, t
         done.check()
     assert not list(tmp_path.rglob("evil.jpg"))
     assert (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_archives_that_nobody_needs_are_left_alone(source: Path, tmp_path: Path) -> None:
+    for name in ("pictures.tar.001", "lr.zip"):
+        (source / name).unlink()
+    done = run(source, tmp_path / "out")
+    assert "of its 2 or more parts number 1 is missing" in done.refused[0]
+    done = run(source, tmp_path / "out", keep=["NWPU", "DOTA"])
+    assert (done.rows, done.refused) == (3, [])
 
 
 def test_links_in_the_source_are_not_followed(tmp_path: Path) -> None:

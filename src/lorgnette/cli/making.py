@@ -133,14 +133,14 @@ def make(
 def _show_plan(found: dict[str, Any], pictures: Pictures) -> None:
     tokens, money = found["expected_tokens"], "no prices given"
     if found["expected_cost"] is not None:
-        money = f"price about {found['expected_cost']:.2f}, at the very most {found['worst_cost']:.2f}"
+        money = f"price about {found['expected_cost']:.4f}, at the very most {found['worst_cost']:.4f}"
     basis = "as measured so far" if found["measured"] else "a rough estimate: models count pictures differently"
     lines = [
         f"{found['to_ask']:,} pictures to ask about; {found['answered_already']:,} are answered already",
         f"left out: {len(pictures.copies):,} copies, {len(pictures.held_out):,} held out, "
         f"{len(pictures.broken):,} broken",
         f"about {tokens['input']:,} input and {tokens['output']:,} output tokens ({basis})",
-        money + ("" if found["spent"] is None else f"; spent before: {found['spent']:.2f}"),
+        money + ("" if found["spent"] is None else f"; spent before: {found['spent']:.4f}"),
         "Nothing was sent. Next: the same command without --dry-run",
     ]
     for line in lines:

@@ -53,6 +53,8 @@ def make(pictures: Pictures, out: Path, settings: Settings, console: Console) ->
                 stopped = asyncio.run(ask_all(todo, ledger, settings, pictures.broken, lambda: progress.advance(task)))
             except LorgnetteError as error:
                 failure = error
+    if failure is not None and not any(settings.key(one) in ledger.answers for one in todo):
+        raise failure  # there is nothing new: what an earlier call has written stays
     made = write_made(pictures, ledger, settings, out, stopped)
     if failure is not None:
         raise failure
@@ -92,13 +94,13 @@ def write_made(pictures: Pictures, ledger: Ledger, settings: Settings, out: Path
         "images": str(pictures.root),
         "pictures": {
             "with pairs": counts["with pairs"],
-            "of these repaired": counts["repaired"],
+            "with repaired pairs": counts["repaired"],
             "refused": counts["refused"],
             "invalid": counts["invalid"],
             "cut off": counts["cut"],
-            "no answer": counts["no answer"],
+            "without an answer": counts["no answer"],
             "not asked yet": counts["not asked yet"],
-            "copies of others": len(pictures.copies),
+            "that are copies": len(pictures.copies),
             "held out": len(pictures.held_out),
             "broken": len(pictures.broken),
         },

@@ -38,6 +38,7 @@ class _Work:
     broken: dict[str, str]
     stopped: str = ""
     in_flight: int = 0
+    answered: int = 0
     rejected: int = 0
     silent: int = 0
     finished: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -107,7 +108,7 @@ async def _ask_about(work: _Work, picture: Picture) -> None:
         work.broken[picture.name] = str(error)
     except Rejected as error:
         work.rejected += not error.filtered
-        if work.rejected >= MOST_REJECTED and not work.ledger.answers:
+        if work.rejected >= MOST_REJECTED and not work.answered:
             raise InputError(
                 f"The endpoint refuses the requests themselves ({error}). Next: try --no-schema, another --model or a "
                 "smaller --image-side."
@@ -134,7 +135,7 @@ async def _send(work: _Work, picture: Picture, said: list[dict[str, Any]], expec
             if limit and (work.in_flight == 0 or limit == "--max-requests"):
                 work.stopped = limit
                 raise _Stop
-            blind = work.settings.max_cost is not None and not ledger.answers
+            blind = work.settings.max_cost is not None and not work.answered
             if not limit and not (blind and work.in_flight):
                 break
             await work.finished.wait()
@@ -143,6 +144,7 @@ async def _send(work: _Work, picture: Picture, said: list[dict[str, Any]], expec
     try:
         answer = await ask(work.endpoint, said)
         ledger.answered(number, key, answer)
+        work.answered += 1
         return answer
     except Interrupted as error:
         ledger.failed(number, key, error.reason, charged=error.charged)

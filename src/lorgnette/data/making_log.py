@@ -72,7 +72,7 @@ class Ledger:
         """Read a log, or begin one with the first request.
 
         Raises:
-            DataError: if a line of it is damaged; a last line that a kill cut off is taken away.
+            DataError: if a line of it is damaged; a last line that a kill cut off does not count.
         """
         self.file = file
         self.prices = prices
@@ -86,7 +86,8 @@ class Ledger:
         self._understated = 1.0
         lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
         if lines and not lines[-1].endswith(b"\n"):
-            os.truncate(file, sum(map(len, lines)) - len(lines.pop()))
+            del lines[-1]  # a kill cut it off, or another process is writing it: it goes when we write ourselves
+        self._whole_bytes: int | None = sum(map(len, lines))
         for number, line in enumerate(lines, start=1):
             try:
                 self._apply(json.loads(line))
@@ -146,6 +147,9 @@ class Ledger:
     def _append(self, row: dict[str, Any]) -> None:
         line = (json.dumps(row, ensure_ascii=True) + "\n").encode()
         with self.file.open("ab", buffering=0) as stream:
+            if self._whole_bytes is not None:
+                stream.truncate(self._whole_bytes)
+                self._whole_bytes = None
             stream.write(line)
             os.fsync(stream.fileno())
         self._apply(row)

@@ -268,12 +268,10 @@ def _not_kept(name: str, keep: Sequence[str]) -> str:
 def write_prepared(
     done: Prepared, rows: Sequence[Mapping[str, Any]], corpus: Path, seen: Sequence[str], out: Path
 ) -> None:
-    """Write `dataset.json`, where there are rows, and `prepared.json`, which the next call reads too."""
+    """Write `dataset.json` if there are rows (else an earlier one stays), and `prepared.json`, which is read again."""
     if rows:
         lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
         write_text(out / "dataset.json", f"[\n{lines}\n]\n")
-    else:
-        (out / "dataset.json").unlink(missing_ok=True)
     selection, images = done.selection, done.images
     write_json(
         out / "prepared.json",

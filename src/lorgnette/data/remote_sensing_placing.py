@@ -109,8 +109,8 @@ def settle_archives(
     Returns:
         The archives that were refused, with the reason, and the keys of those that were looked through.
     """
-    archives, broken = find_archives(files)
-    refused = [str(error) for error in broken]
+    archives, incomplete = find_archives(files if images.missing else ())
+    refused = [str(error) for error in incomplete]
     previous = read_json(out / "prepared.json") if (out / "prepared.json").is_file() else {}
     seen: list[str] = previous.get("archives_looked_through", [])
     if not set(images.missing) <= set(previous.get("missing", [])):
@@ -123,7 +123,7 @@ def settle_archives(
 
     wanted = _digest(images.wanted)
     staged: list[Candidate] = []
-    for archive in archives if images.missing else []:
+    for archive in archives:
         key = _digest([[part.name, *_stamp(part)] for part in archive.parts])
         if key in seen:
             continue
