@@ -17,7 +17,7 @@ AROUND = (
 )
 """What may stand before and after a letter, in the order in which it is looked for."""
 
-ALIKE = ("AА", "BВ", "CС", "EЕ")
+ALIKE = (("A", "А"), ("B", "В"), ("C", "С"), ("E", "Е"))
 """Capitals that look the same: Latin, Cyrillic."""
 
 ARTICLE_WORDS = 3

@@ -11,12 +11,15 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from lorgnette.errors import RunError
 from lorgnette.evaluation.metrics.coco_java import run_jar
 
 NOTE = "tokens like the Penn Treebank's, made without Java: coco-caption's on ordinary captions, close to it on others"
 JAVA_NOTE = "Stanford PTBTokenizer 3.4.1, as in coco-caption"
 PUNCTUATION = "'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;"
 DROPPED = frozenset(PUNCTUATION.split())
+LAST = "end"
+"""The line after the last caption: where it comes out tells that none was lost or split."""
 
 ABBREVIATIONS = (
     "mr mrs ms dr prof st sr jr etc vs cf al gen col sgt capt lt rep sen gov pres dept ave mt ft jan feb mar apr jun "
@@ -92,9 +95,11 @@ def ptb_java(texts: Sequence[str]) -> list[str]:
         DataError: if there is no Java.
         RunError: if the tokenizer fails.
     """
-    lines = "\n".join(text.replace("\r", " ").replace("\n", " ") for text in texts)
+    lines = "\n".join([*(" ".join(text.split()) for text in texts), LAST])
     program = ("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase")
     made = run_jar("tokenizer/stanford-corenlp-3.4.1.jar", program, lines).split("\n")
+    if made[len(texts) :][:1] != [LAST]:
+        raise RunError(f"the tokenizer gave {len(made) - 1:,} lines for {len(texts):,} captions.")
     return [_without_punctuation(line.rstrip().split(" ")) for line in made[: len(texts)]]
 
 
