@@ -52,6 +52,15 @@ def test_a_sample_asks_the_question_about_the_image(tmp_path: Path) -> None:
     assert len(first.images) == 1
 
 
+def test_a_prompt_stands_around_the_question(tmp_path: Path) -> None:
+    path = write_gqa(tmp_path, GQA_QUESTIONS, GQA_IMAGES)
+    first = next(read_samples(path, "gqa", "testdev", options={"prompt": "{question}\nОтветь одним словом."}))
+    assert isinstance(first, Sample)
+    assert first.turns[0].text == "<image>\nЧто слева от дивана?\nОтветь одним словом."
+    with pytest.raises(DataError, match="follow from its split"):
+        list(read_samples(path, "gqa", "testdev", options={"config": "default"}))
+
+
 def test_images_are_read_only_as_far_as_they_are_asked_for(tmp_path: Path, image_cache: Path) -> None:
     path = write_gqa(tmp_path, GQA_QUESTIONS, [*GQA_IMAGES, *image_rows(*(f"other{n}" for n in range(200)))])
     assert len(list(islice(gqa_questions(path, "testdev", None), 1))) == 1
@@ -135,7 +144,7 @@ def test_what_is_asked_for_must_be_there(tmp_path: Path) -> None:
     path = write_gqa(tmp_path, GQA_QUESTIONS, GQA_IMAGES)
     with pytest.raises(DataError, match="read by split"):
         list(gqa_questions(path, None, None))
-    with pytest.raises(DataError, match=r"train_balanced_instructions: there is no table.*testdev_balanced_images"):
+    with pytest.raises(DataError, match=r"train_balanced_instructions: no data file.*testdev_balanced_images"):
         list(gqa_questions(path, "train", None))
     with pytest.raises(DataError, match="has no splits"):
         list(gqa_questions(f"{path}/x.json", "testdev", None))

@@ -68,7 +68,7 @@ TOKEN = re.compile(
     | y'all\b | (?:dunkin|somethin|ol)'(?!\w)
     | \w+(?=n't\b) | n't\b | {ENDING}
     | (?:[a-z]\.){{2,}}(?:-\w+)* | (?:{"|".join(map(re.escape, ABBREVIATIONS.split()))})\.(?!\w) | (?:no|fig)\.(?=\s*\d)
-    | (?<!\w)[a-z]\.(?=\s*$|\s+(?!(?:{"|".join(word.capitalize() for word in STARTS.split())})\b)\S)
+    | (?<!\w)[a-ik-uw-z]\.(?=\s*$) | (?<!\w)[a-z]\.(?=\s+(?!(?:{"|".join(word.capitalize() for word in STARTS.split())})\b)\S)
     | \d{{1,2}}:\d\d | [-+]\d+(?:[.,]\d+)*(?!\w) | \.\d+(?!\w) | \d+(?:[.,]\d+)+ | \d+(?:[:/-]\d+)+(?!\w)
     | (?-i:[A-Z]+&[A-Z]+)\b | (?:us|a|c|hk)\$
     | (?:[dol]'(?=[^\W\d_]) | [a-hj-xz]'(?=[a-zà-ÿ]{{2}}) | [a-z]*[aeiouy]'(?=[aeiou]))? {{WORD}}
@@ -118,7 +118,7 @@ def _spelled(token: str) -> list[str]:
         return [BRACKETS[token]]
     if token[-1] in "()" and len(token) > 1 and token[0] in ":;=":  # a face
         return [token[:-1] + BRACKETS[token[-1]]]
-    return ["..."] if token.startswith("...") else ["--"] if token.startswith("--") else [token]
+    return ["..."] if token.startswith("...") else ["--"] if token in ("---", "----") else [token]
 
 
 def _without_punctuation(tokens: Sequence[str]) -> str:
