@@ -87,6 +87,9 @@ def test_the_tokenizer_equals_the_java_one(vectors) -> None:
 def test_the_java_programs_when_asked(vectors, captions) -> None:
     given = vectors("captions")
     assert ptb_java([text for text, _ in vectors("ptb")]) == [expected[0] for _, expected in vectors("ptb")]
+    awkward = ["", "a\u2028b\x0bc\x85d", "\ud83d", "", "a\nb", ""]
+    assert ptb_java(awkward)[0::4] == ["", "a b"]
+    assert len(ptb_java(awkward)) == len(awkward)
     statistics = meteor_statistics(*captions)
     assert [meteor_from_parts(row) for row in statistics] == pytest.approx(given["meteor_each"], **EXACT)
     assert AGGREGATES["meteor_1_5"](statistics) == pytest.approx(given["meteor"], **EXACT)

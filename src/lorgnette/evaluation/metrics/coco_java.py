@@ -25,12 +25,12 @@ def run_jar(jar: str, program: Sequence[str], text: str) -> str:
         RunError: if the program fails.
     """
     package = find_spec("pycocoevalcap")
-    if package is None or package.origin is None:
+    if package is None or not package.submodule_search_locations:
         raise MissingExtra("pycocoevalcap", "java")
     java = shutil.which("java")
     if java is None:
         raise DataError("there is no `java` on the path. Next: install Java 8 or newer, or leave the option out.")
-    file = Path(package.origin).parent / jar
+    file = Path(next(iter(package.submodule_search_locations))) / jar
     start = ["-jar", str(file)] if program[0].startswith("-") else ["-cp", str(file)]
     done = subprocess.run(
         [java, "-Xmx2G", "-Dfile.encoding=UTF-8", *start, *program],
