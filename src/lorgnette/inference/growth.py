@@ -104,7 +104,7 @@ class Growth:
     def _stack(self, questions: torch.Tensor) -> _Open:
         """Stack questions, those of a group next to each other, with the keys that any of them may see."""
         device = questions.device
-        numbers, rank = self._group_of[questions].unique_consecutive(return_inverse=True)
+        numbers, rank = torch.unique_consecutive(self._group_of[questions], return_inverse=True)
         rank_of_group = torch.full((int(self._group.max()) + 1,), -1, device=device)
         rank_of_group[numbers] = torch.arange(len(numbers), device=device)
         asked = torch.zeros(len(self._group_of), dtype=torch.bool, device=device)
