@@ -19,10 +19,10 @@ from transformers import set_seed
 from lorgnette.comparison.compare import TaskComparison, compare, print_table, read_result, write_comparison
 from lorgnette.comparison.report import write_report
 from lorgnette.data.dataset import RowCollator
-from lorgnette.data.readers import read_samples
 from lorgnette.data.templates import require_template
 from lorgnette.errors import InputError
-from lorgnette.evaluation.evaluate import RESULT, Settings, evaluate
+from lorgnette.evaluation.evaluate import Settings, evaluate
+from lorgnette.evaluation.results import RESULT
 from lorgnette.evaluation.tasks import find_task, read_documents
 from lorgnette.models.adapters import merge, require_equal_logits
 from lorgnette.models.assembly import assemble, located
@@ -37,6 +37,7 @@ from lorgnette.training.stages import (
     parts_of_run,
     restore_stage,
     run_stage,
+    samples_of,
     training_arguments,
     usable_samples,
 )
@@ -85,7 +86,7 @@ def check(recipe: Recipe) -> None:
         for template in (stage.chat_template, recipe.model.chat_template):
             require_template(template)
         for source in (*stage.data, *stage.validation):
-            next(read_samples(source.path, source.format, source.split, source.images, 1), None)
+            next(samples_of(source), None)
         training_arguments(stage, Path(stage.name), recipe.seed)
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
         read_documents(find_task(spec.name, spec.task_options()), spec.split)

@@ -12,18 +12,11 @@ from lorgnette.data.readers import read_samples
 from lorgnette.data.readers.gqa import GQAQuestion, gqa_questions
 from lorgnette.data.sample import Origin, Sample, Turn
 from lorgnette.errors import DataError, RowError
-from small_tables import gqa_row, image_rows, picture, write_gqa, write_parquet
-
-QUESTIONS = [
-    gqa_row("201307251", "n161313", "Что слева от дивана?", "лампа"),
-    gqa_row("201640614", "n235859", "Это кошка?", "да", fullAnswer=None, groups={"global": "animal", "local": "x"}),
-    gqa_row("202225914", "n161313", "Какого цвета лампа?", "светло-серый", types=None),
-]
-IMAGES = image_rows("n161313", "n235859")
+from small_sets import GQA_IMAGES, GQA_ORIGINAL, GQA_QUESTIONS, gqa_row, image_rows, picture, write_gqa, write_parquet
 
 
 def test_questions_are_joined_to_their_images(tmp_path: Path, image_cache: Path) -> None:
-    first, second, third = gqa_questions(write_gqa(tmp_path, QUESTIONS, IMAGES), "testdev", None)
+    first, second, third = gqa_questions(write_gqa(tmp_path, GQA_QUESTIONS, GQA_IMAGES), "testdev", None)
     assert isinstance(first, GQAQuestion)
     file = str(tmp_path / "testdev_balanced_instructions" / "testdev-00000-of-00002.parquet")
     assert first == GQAQuestion(
@@ -52,7 +45,7 @@ def test_questions_are_joined_to_their_images(tmp_path: Path, image_cache: Path)
 
 
 def test_a_sample_asks_the_question_about_the_image(tmp_path: Path) -> None:
-    first = next(read_samples(write_gqa(tmp_path, QUESTIONS, IMAGES), "gqa", "testdev"))
+    first = next(read_samples(write_gqa(tmp_path, GQA_QUESTIONS, GQA_IMAGES), "gqa", "testdev"))
     assert isinstance(first, Sample)
     assert first.turns == (Turn("user", "<image>\nЧто слева от дивана?"), Turn("assistant", "лампа"))
     assert first.id == "201307251"
@@ -60,13 +53,13 @@ def test_a_sample_asks_the_question_about_the_image(tmp_path: Path) -> None:
 
 
 def test_images_are_read_only_as_far_as_they_are_asked_for(tmp_path: Path, image_cache: Path) -> None:
-    path = write_gqa(tmp_path, QUESTIONS, [*IMAGES, *image_rows(*(f"other{n}" for n in range(200)))])
+    path = write_gqa(tmp_path, GQA_QUESTIONS, [*GQA_IMAGES, *image_rows(*(f"other{n}" for n in range(200)))])
     assert len(list(islice(gqa_questions(path, "testdev", None), 1))) == 1
     assert len([file for file in image_cache.rglob("*") if file.is_file()]) == 1
 
 
 def test_images_may_lie_in_a_folder(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "train_all_instructions" / "train-00000-of-00001.parquet", QUESTIONS)
+    write_parquet(tmp_path / "train_all_instructions" / "train-00000-of-00001.parquet", GQA_QUESTIONS)
     found = list(gqa_questions(str(tmp_path), "train_all", "/pictures"))
     assert [row.image for row in found if isinstance(row, GQAQuestion)] == [
         "/pictures/n161313.jpg",
@@ -75,29 +68,10 @@ def test_images_may_lie_in_a_folder(tmp_path: Path) -> None:
     ]
 
 
-ORIGINAL = {
-    "02930152": {
-        "semantic": [{"operation": "select", "dependencies": [], "argument": "sky (2486325)"}],
-        "entailed": ["02930160"],
-        "equivalent": ["02930152"],
-        "question": "Is the sky dark?",
-        "imageId": "2354786",
-        "isBalanced": True,
-        "groups": {"global": None, "local": "06-sky_dark"},
-        "answer": "yes",
-        "semanticStr": "select: sky (2486325)",
-        "annotations": {"answer": {}, "question": {"2": "2486325"}, "fullAnswer": {"2": "2486325"}},
-        "types": {"detailed": "verifyAttr", "semantic": "attr", "structural": "verify"},
-        "fullAnswer": "Yes, the sky is dark.",
-    },
-    "07333408": {"question": "What is on the wall?", "imageId": "2375429", "answer": "pipe"},
-}
-
-
 @pytest.mark.parametrize("how", ["file", "folder"])
 def test_the_original_json(tmp_path: Path, how: str) -> None:
     file = tmp_path / "testdev_balanced_questions.json"
-    file.write_text(json.dumps(ORIGINAL))
+    file.write_text(json.dumps(GQA_ORIGINAL))
     path, split = (str(file), None) if how == "file" else (str(tmp_path), "testdev")
     first, second = gqa_questions(path, split, None)
     assert first == GQAQuestion(
@@ -117,12 +91,16 @@ def test_the_original_json(tmp_path: Path, how: str) -> None:
 
 def test_bad_rows_are_errors_with_their_row(tmp_path: Path) -> None:
     rows = [
-        *QUESTIONS,
+        *GQA_QUESTIONS,
         gqa_row("4", "n1", "Что это?", "дом"),
         gqa_row("5", "n235859", "  ", "дом"),
         gqa_row("6", "n235859", "Что на <image>?", "дом"),
     ]
-    pictures = [*IMAGES, {"id": "n7", "image": None}, {"id": "n161313", "image": {"bytes": picture(9), "path": None}}]
+    pictures = [
+        *GQA_IMAGES,
+        {"id": "n7", "image": None},
+        {"id": "n161313", "image": {"bytes": picture(9), "path": None}},
+    ]
     found = list(gqa_questions(write_gqa(tmp_path, rows, pictures), "testdev", None))
     errors = [(row.kind, row.where) for row in found if isinstance(row, RowError)]
     shard = str(tmp_path / "testdev_balanced_instructions" / "testdev-00001-of-00002.parquet")
@@ -154,7 +132,7 @@ def test_broken_originals_are_errors(tmp_path: Path, questions: str, says: str) 
 
 
 def test_what_is_asked_for_must_be_there(tmp_path: Path) -> None:
-    path = write_gqa(tmp_path, QUESTIONS, IMAGES)
+    path = write_gqa(tmp_path, GQA_QUESTIONS, GQA_IMAGES)
     with pytest.raises(DataError, match="read by split"):
         list(gqa_questions(path, None, None))
     with pytest.raises(DataError, match=r"train_balanced_instructions: there is no table.*testdev_balanced_images"):

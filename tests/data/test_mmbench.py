@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +12,14 @@ from lorgnette.data.readers import read_samples
 from lorgnette.data.readers.mmbench import MMBenchQuestion, mmbench_questions, question_with_options
 from lorgnette.data.sample import Origin, Sample, Turn
 from lorgnette.errors import DataError, RowError
-from small_tables import picture, write_parquet
-
-
-def row(index: int, answer: str, options: Sequence[Any], image: Any, **more: Any) -> dict[str, Any]:
-    return {
-        "index": index,
-        "question": "Кто на картинке?",
-        "hint": "nan",
-        **dict(zip("ABCD", options, strict=True)),
-        "answer": answer,
-        "category": "object_localization",
-        "image": image,
-        "source": "reasoning",
-        "l2-category": "finegrained_perception",
-        "comment": "nan",
-        "split": "dev",
-    } | more
-
-
-def struct(shade: int) -> dict[str, Any]:
-    return {"bytes": picture(shade), "path": None}
+from small_sets import encoded, mmbench_row, official_row, picture, struct, write_parquet, write_tsv
 
 
 def test_the_parquet_of_mmbench_ru(tmp_path: Path) -> None:
     rows = [
-        row(241, "A", ["кошка", "собака", "лошадь", "корова"], struct(1), hint="Это загон."),
-        row(252, "B", ["кошка", "собака", "nan", None], struct(2), hint=None),
-        row(1000241, "D", ["собака", "лошадь", "корова", "кошка"], struct(1)),
+        mmbench_row(241, "A", ["кошка", "собака", "лошадь", "корова"], struct(1), hint="Это загон."),
+        mmbench_row(252, "B", ["кошка", "собака", "nan", None], struct(2), hint=None),
+        mmbench_row(1000241, "D", ["собака", "лошадь", "корова", "кошка"], struct(1)),
     ]
     file = write_parquet(tmp_path / "mmbench_ru_dev.parquet", rows)
     first, second, third = mmbench_questions(str(tmp_path), "dev", None)
@@ -70,7 +48,7 @@ def test_the_parquet_of_mmbench_ru(tmp_path: Path) -> None:
 
 
 def test_a_sample_is_answered_by_a_letter(tmp_path: Path) -> None:
-    file = write_parquet(tmp_path / "x.parquet", [row(1, "B", ["да", "нет", None, None], struct(1))])
+    file = write_parquet(tmp_path / "x.parquet", [mmbench_row(1, "B", ["да", "нет", None, None], struct(1))])
     (sample,) = read_samples(file, "mmbench")
     assert isinstance(sample, Sample)
     asked = "<image>\nКто на картинке? There are several options:\nA. да\nB. нет"
@@ -78,33 +56,12 @@ def test_a_sample_is_answered_by_a_letter(tmp_path: Path) -> None:
     assert sample.origin == Origin(file, 0)
 
 
-def write_tsv(file: Path, rows: Sequence[Mapping[str, Any]]) -> str:
-    """As pandas writes the official files: quoted where needed, nothing for what is missing."""
-    with file.open("w", encoding="utf-8", newline="") as text:
-        writer = csv.DictWriter(text, list(rows[0]), delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return str(file)
-
-
-def encoded(shade: int) -> str:
-    return base64.b64encode(picture(shade)).decode()
-
-
-def official(index: int, image: str, **more: Any) -> dict[str, Any]:
-    """A row of the official TSV: the options turned by what is before the last six digits of the index."""
-    turned = index // 1_000_000
-    options = [*"wxyz"[turned:], *"wxyz"[:turned]]
-    made = row(index, "ADCB"[turned], options, image, hint="", comment="")
-    return {name.replace("l2-", "L2-"): cell for name, cell in made.items()} | more
-
-
 def test_the_official_tsv_and_pictures_of_other_rows(tmp_path: Path) -> None:
     rows = [
-        official(1000007, "7", question='He said "what\'s\tthis?"\nAnd then?'),
-        official(7, encoded(7)),
-        official(8, encoded(8), hint="5' 3\" tall", D="nan"),
-        official(2000007, "7"),
+        official_row(1000007, "7", question='He said "what\'s\tthis?"\nAnd then?'),
+        official_row(7, encoded(7)),
+        official_row(8, encoded(8), hint="5' 3\" tall", D="nan"),
+        official_row(2000007, "7"),
     ]
     file = write_tsv(tmp_path / "mmbench_dev_en_20231003.tsv", rows)
     found = list(mmbench_questions(file, None, None))
@@ -125,7 +82,11 @@ def test_the_official_tsv_and_pictures_of_other_rows(tmp_path: Path) -> None:
 
 
 def test_a_split_of_a_file_is_its_column(tmp_path: Path) -> None:
-    rows = [official(1, encoded(1)), official(2, encoded(2), split="test"), official(1000002, "1", split="test")]
+    rows = [
+        official_row(1, encoded(1)),
+        official_row(2, encoded(2), split="test"),
+        official_row(1000002, "1", split="test"),
+    ]
     file = write_tsv(tmp_path / "x.tsv", rows)
     found = list(mmbench_questions(file, "test", None))
     assert [row.id for row in found if isinstance(row, MMBenchQuestion)] == ["2", "1000002"]
@@ -150,7 +111,7 @@ def test_a_split_of_a_file_is_its_column(tmp_path: Path) -> None:
     ],
 )
 def test_bad_rows_are_errors_with_their_row(tmp_path: Path, changed: Mapping[str, Any], kind: str) -> None:
-    rows = [official(8, encoded(8)), official(1000008, "8"), official(2000008, "8") | changed]
+    rows = [official_row(8, encoded(8)), official_row(1000008, "8"), official_row(2000008, "8") | changed]
     file = write_tsv(tmp_path / "x.tsv", rows)
     *good, bad = mmbench_questions(file, None, None)
     assert [type(row) for row in good] == [MMBenchQuestion, MMBenchQuestion]

@@ -12,7 +12,7 @@ from lorgnette.data.readers import tables
 from lorgnette.data.readers.tables import Columns, file_rows, find_tables, hub_rows, is_hub_name, table_rows
 from lorgnette.data.sample import Origin
 from lorgnette.errors import DataError, RowError
-from small_tables import image_rows, picture, write_parquet
+from small_sets import image_rows, picture, write_parquet
 
 COLUMNS = Columns(("id", "text"), ("more",))
 ROWS = [

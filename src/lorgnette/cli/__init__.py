@@ -30,7 +30,7 @@ recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 
 COMMANDS: dict[typer.Typer, tuple[Callable[..., Any], ...]] = {
-    app: (road.quickstart, road.run, road.train, results.evaluate, results.compare),
+    app: (road.quickstart, road.run, road.train, results.evaluate, results.score, results.compare),
     recipe_app: (recipes.schema, recipes.show),
 }
 for group, commands in COMMANDS.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,25 +11,19 @@ from typing import Any
 
 from rich.console import Console
 
-from lorgnette.data.images import read_pixels
-from lorgnette.data.rendering import Rendered, Renderer
-from lorgnette.data.sample import IMAGE_TAG, Turn
-from lorgnette.data.templates import stop_ids
 from lorgnette.errors import DataError, InputError
-from lorgnette.evaluation.prompts import fill
-from lorgnette.evaluation.results import prediction, summarise
-from lorgnette.evaluation.schema import check_result
+from lorgnette.evaluation.asking import Asker
+from lorgnette.evaluation.results import PREDICTIONS, RESULT, fingerprint_of, write_result
 from lorgnette.evaluation.scoring import score_answers
-from lorgnette.evaluation.sharing import PREDICTIONS, gather, keep, share
+from lorgnette.evaluation.sharing import gather, keep, share
 from lorgnette.evaluation.tasks import options_of, read_documents
-from lorgnette.evaluation.tasks.task import Document, Task
-from lorgnette.inference.engine import Generation, batches, generate
+from lorgnette.evaluation.tasks.task import ChoiceTask, Document, Task
+from lorgnette.inference.engine import batches
 from lorgnette.models.loading import Llava
 from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
-from lorgnette.run import read_json, read_json_lines, write_json, write_json_lines
+from lorgnette.run import read_json, read_json_lines, write_json
 
-RESULT = "result.json"
 SETTINGS = "settings.json"
 
 
@@ -75,52 +68,31 @@ def evaluate(
     made_by = _made_by(llava, task, settings, documents, unusable, model)
     with processes().main_process_first():
         _require_same(folder, made_by)
-    texts = [fill(made_by["prompt"], document) for document in documents]
-    renderer = Renderer(llava.template(), llava.core.config.image_token_id, llava.image_tokens)
-    prompts = [_rendered(renderer, document, text) for document, text in zip(documents, texts, strict=True)]
-    asked = list(batches(prompts, settings.batch_size))
-    ids = [[documents[index].id for index in batch] for batch in asked]
-    done = gather(folder, ids)
-    left = share([batch for batch in asked if documents[batch[0]].id not in done])
+    asker = Asker(llava, made_by["prompt"], made_by["decoding"].get("max_new_tokens"))
+    questions = {document.id: asker.question(document) for document in documents}
+    names = list(questions)
+    prompts = [question.prompt for question in questions.values()]
+    asked = [[names[index] for index in batch] for batch in batches(prompts, settings.batch_size)]
+    done = gather(folder, asked)
+    left = share([batch for batch in asked if batch[0] not in done])
     llava.model.to(processes().device)
     with progress_bar(console) as progress:
         bar = progress.add_task(label, total=len(done) + sum(map(len, left)), completed=len(done))
         for batch in left:
             began = time.perf_counter()
-            answers = generate(
-                llava,
-                [prompts[index] for index in batch],
-                lambda path: read_pixels(llava.processor.image_processor, path),
-                made_by["decoding"]["max_new_tokens"],
-                stop_ids(llava.template()),
-            )
-            seconds = (time.perf_counter() - began) / len(batch)
-            asks = [{"id": documents[index].id, "prompt": texts[index]} for index in batch]
-            told = [_answer(llava, answer) | {"seconds": round(seconds, 4)} for answer in answers]
-            keep(folder, [ask | answer for ask, answer in zip(asks, told, strict=True)])
+            answers = asker.answers([questions[name] for name in batch])
+            seconds = round((time.perf_counter() - began) / len(batch), 4)
+            told = zip(batch, answers, strict=True)
+            keep(folder, [{"id": n, "prompt": questions[n].text, **answer, "seconds": seconds} for n, answer in told])
             progress.advance(bar, len(batch))
-    gather(folder, ids)
+    gather(folder, asked)
     with processes().main_process_first():
         if is_main():
-            _finish(folder, task, documents, made_by | {"versions": dict(versions)})
+            rows = read_json_lines(folder / PREDICTIONS)
+            answered = [questions[row["id"]].document for row in rows]  # in the order of the file, that of the images
+            write_result(folder, task, answered, rows, made_by | {"versions": dict(versions)})
         result: dict[str, Any] = read_json(folder / RESULT)
         return result
-
-
-def _finish(folder: Path, task: Task, documents: Sequence[Document], about: Mapping[str, Any]) -> None:
-    """Score the answers of a folder and write predictions.jsonl, in the order of its lines, and result.json."""
-    by_id = {document.id: document for document in documents}
-    rows = read_json_lines(folder / PREDICTIONS)
-    answered = [by_id[row["id"]] for row in rows]
-    scored = score_answers(task, answered, [row["answer"] for row in rows])
-    predictions = [
-        prediction(document, row, score, task.metric)
-        for document, row, score in zip(answered, rows, scored.rows, strict=True)
-    ]
-    result = {"task": task.name} | summarise(task.metric, predictions, scored) | dict(about)
-    check_result(result, predictions)
-    write_json_lines(folder / PREDICTIONS, predictions)
-    write_json(folder / RESULT, result)
 
 
 def _made_by(
@@ -131,34 +103,30 @@ def _made_by(
     unusable: Mapping[str, int],
     model: Mapping[str, Any],
 ) -> dict[str, Any]:
+    images = dict.fromkeys(path for document in documents for path in document.images)
     return {
         "task": task.name,
         "metric": task.metric,
         "options": options_of(task),
         "prompt": settings.prompt or task.prompt,
         "chat_template": llava.template().jinja,
-        "decoding": {"method": "greedy", "max_new_tokens": settings.max_new_tokens or task.max_new_tokens},
+        "decoding": _decoding(task, settings),
         "data": {
             "split": settings.split or task.split,
             "limit": settings.limit,
             "documents": len(documents),
             "unusable": dict(unusable),
-            "fingerprint": _fingerprint(documents),
+            "fingerprint": fingerprint_of(documents, {path: _content_hash(path) for path in images}),
         },
         "batch_size": settings.batch_size,
         "model": dict(model),
     }
 
 
-def _fingerprint(documents: Sequence[Document]) -> str:
-    """Hash what is asked: texts, references and the images' contents, wherever they lie."""
-    images = {path: _content_hash(path) for path in dict.fromkeys(path for d in documents for path in d.images)}
-    content = [
-        [d.id, d.question, d.reference, d.kind, dict(d.groups), dict(d.fields), dict(d.choices)]
-        + [images[path] for path in d.images]
-        for d in documents
-    ]
-    return f"sha256:{hashlib.sha256(json.dumps(content).encode()).hexdigest()}"
+def _decoding(task: Task, settings: Settings) -> dict[str, Any]:
+    if isinstance(task, ChoiceTask) and task.by_likelihood:
+        return {"method": "likelihood"}
+    return {"method": "greedy", "max_new_tokens": settings.max_new_tokens or task.max_new_tokens}
 
 
 def _content_hash(image: str) -> str:
@@ -184,16 +152,3 @@ def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
     different = [name for name, value in made_by.items() if not isinstance(before, dict) or before.get(name) != value]
     if different:
         raise InputError(f"{folder}: holds predictions that were made with another {', '.join(different)}. {remedy}")
-
-
-def _rendered(renderer: Renderer, document: Document, text: str) -> Rendered:
-    turn = Turn("user", f"{IMAGE_TAG}\n" * len(document.images) + text)
-    return renderer.render_prompt(document.id, document.images, (turn,))
-
-
-def _answer(llava: Llava, answer: Generation) -> dict[str, Any]:
-    return {
-        "answer": llava.tokenizer.decode(answer.ids, skip_special_tokens=True).strip(),
-        "raw": llava.tokenizer.decode(answer.ids, skip_special_tokens=False),
-        "stopped_by": answer.stopped_by,
-    }

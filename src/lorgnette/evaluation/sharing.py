@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lorgnette.evaluation.results import PREDICTIONS
 from lorgnette.processes import is_main, processes
 from lorgnette.run import append_json_line, read_json_lines, write_json_lines
-
-PREDICTIONS = "predictions.jsonl"
 
 
 def share(batches: Sequence[list[int]]) -> Sequence[list[int]]:

@@ -112,7 +112,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]
     def _loader(self, dataset: RenderedDataset, batch_size: int, seed: int | None) -> DataLoader[Any]:
         sampler: SharedImageSampler | SequentialSampler = SequentialSampler(dataset)
         if seed is not None:
-            sampler = SharedImageSampler(dataset.samples, seed, share_images=self.data_collator.share_images)
+            sampler = SharedImageSampler(dataset.images(), seed, share_images=self.data_collator.share_images)
         drop_last = seed is not None and self.args.dataloader_drop_last
         state = self.accelerator.state
         workers = self.args.dataloader_num_workers

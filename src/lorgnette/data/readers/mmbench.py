@@ -68,7 +68,7 @@ def mmbench_questions(path: str, split: str | None, images: str | None) -> Itera
     """
     by_row = split if Path(path).is_file() else None
     rows: list[tuple[MMBenchQuestion, int | None] | RowError] = []
-    pictures: dict[int, str] = {}
+    pictures: dict[int, str | None] = {}
     others: set[str] = set()
     for found in table_rows(path, split, COLUMNS):
         try:
@@ -108,17 +108,16 @@ def question_with_options(row: MMBenchQuestion) -> str:
 
 
 def _question(
-    origin: Origin, row: Row, images: Path | None, pictures: dict[int, str]
+    origin: Origin, row: Row, images: Path | None, pictures: dict[int, str | None]
 ) -> tuple[MMBenchQuestion, int | None]:
-    """Return a row and the index of the row that has its picture, None if it has one itself; note its picture."""
+    """Return a row and the index of the row that has its picture, None if it has one itself; note its own picture."""
     row = {name: None if cell == "nan" else cell for name, cell in row.items()}
     index = whole_number(row, "index", str(origin))
     where = f"{origin} (id {index})"
     if index in pictures:
         raise RowError("index twice", where, f"another row has the index {index}, too.")
     picture = _picture(row, images or Path(origin.file).parent, where)
-    if isinstance(picture, str):
-        pictures[index] = picture
+    pictures[index] = picture if isinstance(picture, str) else None
     options = {letter: text for letter in LETTERS if (text := optional_text(row, letter, where))}
     answer = required_text(row, "answer", where).strip()
     if answer not in options:
@@ -153,12 +152,15 @@ def _picture(row: Row, folder: Path, where: str) -> str | int:
     return kept_image(data)
 
 
-def _with_picture(row: MMBenchQuestion, pointer: int | None, pictures: Mapping[int, str]) -> MMBenchQuestion | RowError:
+def _with_picture(
+    row: MMBenchQuestion, pointer: int | None, pictures: Mapping[int, str | None]
+) -> MMBenchQuestion | RowError:
     if pointer is None:
         return row
-    if pointer not in pictures:
+    picture = pictures.get(pointer)
+    if picture is None:
         where = f"{row.origin} (id {row.id})"
         return RowError(
             "image missing", where, f"`image` points to row {pointer}, which is not there or has no picture."
         )
-    return replace(row, image=pictures[pointer])
+    return replace(row, image=picture)

@@ -24,6 +24,7 @@ MAX_CELL = 256 * 2**20
 """Characters of a cell of TSV or CSV; base64 images are longer than Python's own limit of 131,072."""
 
 Row = Mapping[str, Any]
+Rows = Iterator[tuple[Origin, Row] | RowError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,7 @@ class Columns:
         return [name for name in found if name in self.required or name in self.optional]
 
 
-def table_rows(
-    path: str, split: str | None, columns: Columns, config: str | None = None
-) -> Iterator[tuple[Origin, Row] | RowError]:
+def table_rows(path: str, split: str | None, columns: Columns, config: str | None = None) -> Rows:
     """Yield the rows of a file, of a folder laid out like a data set of the hub, or of one on the hub.
 
     Raises:
@@ -117,7 +116,7 @@ def _words(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower())
 
 
-def file_rows(file: Path, columns: Columns) -> Iterator[tuple[Origin, Row] | RowError]:
+def file_rows(file: Path, columns: Columns) -> Rows:
     """Yield the rows of one file, by its suffix.
 
     Raises:
@@ -160,7 +159,7 @@ def _parquet_rows(file: Path, columns: Columns) -> Iterator[tuple[Origin, Row]]:
         ) from error
 
 
-def _delimited_rows(file: Path, columns: Columns) -> Iterator[tuple[Origin, Row] | RowError]:
+def _delimited_rows(file: Path, columns: Columns) -> Rows:
     """Read TSV or CSV, quoted as pandas and spreadsheets do. The header is no row; a row may span lines."""
     csv.field_size_limit(MAX_CELL)
     number = -1
@@ -184,15 +183,20 @@ def _delimited_rows(file: Path, columns: Columns) -> Iterator[tuple[Origin, Row]
         ) from error
 
 
-def _json_rows(file: Path, columns: Columns) -> Iterator[tuple[Origin, Row] | RowError]:
+def _json_rows(file: Path, columns: Columns) -> Rows:
     rows = read_json(file)
     if not isinstance(rows, list):
         raise DataError(f"{file}: the JSON is a {type(rows).__name__}. Allowed: a list of objects.")
-    for number, row in enumerate(rows):
-        yield _object(row, Origin(str(file), number))
+    yield from object_rows(rows, str(file))
 
 
-def _json_line_rows(file: Path, columns: Columns) -> Iterator[tuple[Origin, Row] | RowError]:
+def object_rows(rows: Sequence[Any], file: str, first: int = 0) -> Rows:
+    """Yield the objects of a list of a JSON file with their rows, counted from `first`; anything else is an error."""
+    for number, row in enumerate(rows, start=first):
+        yield _object(row, Origin(file, number))
+
+
+def _json_line_rows(file: Path, columns: Columns) -> Rows:
     """Read one object a line. A line that is no JSON is a bad row, but the first such line means another format."""
     number = -1
     try:
@@ -217,7 +221,7 @@ def _object(row: Any, origin: Origin) -> tuple[Origin, Row] | RowError:
     return RowError("no object", str(origin), f"the row is a {type(row).__name__}. Allowed: an object.")
 
 
-FORMATS: Mapping[str, Callable[[Path, Columns], Iterator[tuple[Origin, Row] | RowError]]] = {
+FORMATS: Mapping[str, Callable[[Path, Columns], Rows]] = {
     ".parquet": _parquet_rows,
     ".tsv": _delimited_rows,
     ".csv": _delimited_rows,

@@ -23,6 +23,11 @@ def bleu_of_captions(parts: Parts, order: int) -> float:
     return coco_captions.bleu_from_parts(np.sum(parts, axis=0).tolist(), order)
 
 
+def meteor_of_captions(parts: Parts) -> float:
+    """Return METEOR 1.5 of a corpus from the statistics of every caption."""
+    return coco_captions.meteor_from_parts(np.sum(parts, axis=0).tolist())
+
+
 def sacrebleu(parts: Parts) -> float:
     """Return sacreBLEU's corpus BLEU, 0 to 100, from `sacrebleu_parts` of every answer."""
     return text.sacrebleu_from_parts(np.sum(parts, axis=0).tolist())
@@ -47,6 +52,7 @@ def mean_of_kinds(parts: Parts) -> float:
 
 AGGREGATES: Mapping[str, Aggregate] = {
     **{f"bleu_{order}": partial(bleu_of_captions, order=order) for order in range(1, coco_captions.ORDERS + 1)},
+    "meteor_1_5": meteor_of_captions,
     "sacrebleu": sacrebleu,
     "chrf": chrf,
     "circular_accuracy": ratio,

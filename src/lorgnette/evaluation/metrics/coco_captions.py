@@ -1,4 +1,4 @@
-"""BLEU-1..4 and ROUGE-L as coco-caption computes them (pycocoevalcap/bleu, pycocoevalcap/rouge).
+"""BLEU-1..4, ROUGE-L and METEOR 1.5 as coco-caption computes them (pycocoevalcap/bleu, /rouge, /meteor).
 
 They differ from sacreBLEU and rouge-score in tokens, smoothing and in how several references are used; tables of
 captioning papers have these.
@@ -13,6 +13,9 @@ from collections.abc import Sequence
 ORDERS = 4
 SMALL, TINY = 1e-9, 1e-15
 BETA = 1.2
+METEOR = {"alpha": 0.85, "beta": 0.2, "gamma": 0.6, "delta": 0.75}
+METEOR_STAGES = (1.0, 0.6, 0.8, 0.6)
+"""METEOR's parameters for English, and what a match is worth: exact, stem, synonym, paraphrase."""
 
 
 def bleu_parts(candidate: str, references: Sequence[str]) -> list[float]:
@@ -51,6 +54,36 @@ def rouge_l(candidate: str, references: Sequence[str]) -> float:
     if not precision or not recall:
         return 0.0
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
+
+
+def meteor_from_parts(parts: Sequence[float]) -> float:
+    """Return METEOR 1.5 from the (summed) statistics that its program prints.
+
+    They are: length of the caption and of the reference, function words of each, for every stage the matched content
+    words of each and function words of each, chunks, matched words of each (Denkowski and Lavie 2014).
+    """
+    ours, theirs, our_function, their_function, *stages, chunks, our_matches, their_matches = parts
+    delta = METEOR["delta"]
+    precision, recall = (
+        _share(
+            sum(
+                weight * (delta * stages[4 * stage + side] + (1 - delta) * stages[4 * stage + 2 + side])
+                for stage, weight in enumerate(METEOR_STAGES)
+            ),
+            delta * (length - function) + (1 - delta) * function,
+        )
+        for side, (length, function) in enumerate(((ours, our_function), (theirs, their_function)))
+    )
+    if not precision or not recall:
+        return 0.0
+    mean = 1 / ((1 - METEOR["alpha"]) / precision + METEOR["alpha"] / recall)
+    whole = chunks == 1 and our_matches == ours and their_matches == theirs
+    broken = 0.0 if whole else _share(chunks, (our_matches + their_matches) / 2)
+    return float(mean * (1 - METEOR["gamma"] * broken ** METEOR["beta"]))
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
 
 
 def _ngrams(text: str, n: int) -> Counter[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Run the Java programs that coco-caption uses, from the package pycocoevalcap: only when asked, and if they are there."""
+"""Run the Java programs that coco-caption uses, from the package pycocoevalcap; only when asked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 from lorgnette.errors import DataError, MissingExtra, RunError
 
-METEOR_JAR = "meteor/meteor-1.5.jar"
 METEOR = ("-", "-", "-stdio", "-l", "en", "-norm")
 
 
@@ -26,12 +25,12 @@ def run_jar(jar: str, program: Sequence[str], text: str) -> str:
         RunError: if the program fails.
     """
     package = find_spec("pycocoevalcap")
-    if package is None or package.origin is None:
+    if package is None or not package.submodule_search_locations:
         raise MissingExtra("pycocoevalcap", "java")
     java = shutil.which("java")
     if java is None:
-        raise DataError("there is no `java` on the path. Next: install Java 8 or newer, or leave the option `java` out.")
-    file = Path(package.origin).parent / jar
+        raise DataError("there is no `java` on the path. Next: install Java 8 or newer, or leave the option out.")
+    file = Path(next(iter(package.submodule_search_locations))) / jar
     start = ["-jar", str(file)] if program[0].startswith("-") else ["-cp", str(file)]
     done = subprocess.run(
         [java, "-Xmx2G", "-Dfile.encoding=UTF-8", *start, *program],
@@ -44,8 +43,8 @@ def run_jar(jar: str, program: Sequence[str], text: str) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
-def meteor_1_5(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
-    """Return METEOR 1.5 of English captions as coco-caption runs it: of the corpus, and of each caption.
+def meteor_statistics(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[list[float]]:
+    """Align English captions with their best references by METEOR 1.5; return what `meteor_from_parts` scores.
 
     Raises:
         MissingExtra: if pycocoevalcap is not installed.
@@ -56,11 +55,10 @@ def meteor_1_5(candidates: Sequence[str], references: Sequence[Sequence[str]]) -
         " ||| ".join(("SCORE", *(_clean(text) for text in texts), _clean(candidate)))
         for candidate, texts in zip(candidates, references, strict=True)
     ]
-    statistics = run_jar(METEOR_JAR, METEOR, "\n".join(asked) + "\n").splitlines()
-    scores = run_jar(METEOR_JAR, METEOR, " ||| ".join(("EVAL", *map(str.strip, statistics))) + "\n").split()
-    if len(scores) != len(candidates) + 1:
-        raise RunError(f"{METEOR_JAR}: gave {len(scores)} numbers for {len(candidates)} captions.")
-    return float(scores[-1]), [float(score) for score in scores[:-1]]
+    lines = run_jar("meteor/meteor-1.5.jar", METEOR, "\n".join(asked) + "\n").splitlines()
+    if len(lines) != len(candidates):
+        raise RunError(f"METEOR gave {len(lines)} lines for {len(candidates)} captions.")
+    return [[float(number) for number in line.split()] for line in lines]
 
 
 def _clean(text: str) -> str:

@@ -17,7 +17,7 @@ AROUND = (
 )
 """What may stand before and after a letter, in the order in which it is looked for."""
 
-ALIKE = ("AА", "BВ", "CС", "EЕ")
+ALIKE = (("A", "А"), ("B", "В"), ("C", "С"), ("E", "Е"))
 """Capitals that look the same: Latin, Cyrillic."""
 
 ARTICLE_WORDS = 3
@@ -63,7 +63,10 @@ def _with_punctuation(words: Sequence[str], letters: str) -> str | None:
 
 def _folded(words: Sequence[str], letters: str) -> str | None:
     """Read as `_letter`, with look-alikes of the letters in their place."""
-    alike = {ord(b if a in letters else a): (a if a in letters else b) for a, b in ALIKE if (a in letters) != (b in letters)}
+    alike: dict[int, str] = {}
+    for latin, cyrillic in ALIKE:
+        if (latin in letters) != (cyrillic in letters):
+            alike |= {ord(cyrillic): latin} if latin in letters else {ord(latin): cyrillic}
     translated = [word.translate(alike) for word in words]
     if (found := _with_punctuation(translated, letters)) is not None:
         return found

@@ -11,18 +11,22 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from lorgnette.errors import RunError
 from lorgnette.evaluation.metrics.coco_java import run_jar
 
 NOTE = "tokens like the Penn Treebank's, made without Java: coco-caption's on ordinary captions, close to it on others"
 JAVA_NOTE = "Stanford PTBTokenizer 3.4.1, as in coco-caption"
-DROPPED = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
+PUNCTUATION = "'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;"
+DROPPED = frozenset(PUNCTUATION.split())
+LAST = "end"
+"""The line after the last caption: where it comes out tells that none was lost or split."""
 
 ABBREVIATIONS = (
     "mr mrs ms dr prof st sr jr etc vs cf al gen col sgt capt lt rep sen gov pres dept ave mt ft jan feb mar apr jun "
     "jul aug sep sept oct nov dec mon tue tues wed thu thurs fri inc ltd co corp bros bldg ste sq ct est blvd rd rev "
     "hon esq messrs mme maj adm cmdr cpl pvt supt det insp ph.d"
-).split()
-STARTS = "a an and as at but for he i if in it no on she so that the there these they this those we you".split()
+)
+STARTS = "a an and as at but for he i if in it no on she so that the there these they this those we you"
 """After a letter with a full stop, one of these in capitals begins a sentence: the letter is no initial."""
 
 SPELLED = {
@@ -50,7 +54,9 @@ SPELLED = {
     "&nbsp;": "",
     '"': "''",
 }
-AS_ASCII = str.maketrans(dict.fromkeys("’‘‛‹›", "'") | dict.fromkeys("“”«»", '"') | dict.fromkeys("–—―", "--") | {"…": "..."})
+AS_ASCII = str.maketrans(
+    dict.fromkeys("’‘‛‹›", "'") | dict.fromkeys("“”«»", '"') | dict.fromkeys("–—―", "--") | {"…": "..."}
+)
 BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 ENDING = r"'(?:s|m|d|re|ve|ll)\b"
 TOKEN = re.compile(
@@ -61,8 +67,8 @@ TOKEN = re.compile(
     | (?<!\w)'(?:tis|twas|em|cause|til|n')(?!\w) | (?<!\w)'\d0s\b | 'n(?!\w)'?
     | y'all\b | (?:dunkin|somethin|ol)'(?!\w)
     | \w+(?=n't\b) | n't\b | {ENDING}
-    | (?:[a-z]\.){{2,}}(?:-\w+)* | (?:{"|".join(map(re.escape, ABBREVIATIONS))})\.(?!\w) | (?:no|fig)\.(?=\s*\d)
-    | (?<!\w)[a-z]\.(?=\s*$|\s+(?!(?:{"|".join(word.capitalize() for word in STARTS)})\b)\S)
+    | (?:[a-z]\.){{2,}}(?:-\w+)* | (?:{"|".join(map(re.escape, ABBREVIATIONS.split()))})\.(?!\w) | (?:no|fig)\.(?=\s*\d)
+    | (?<!\w)[a-z]\.(?=\s*$|\s+(?!(?:{"|".join(word.capitalize() for word in STARTS.split())})\b)\S)
     | \d{{1,2}}:\d\d | [-+]\d+(?:[.,]\d+)*(?!\w) | \.\d+(?!\w) | \d+(?:[.,]\d+)+ | \d+(?:[:/-]\d+)+(?!\w)
     | (?-i:[A-Z]+&[A-Z]+)\b | (?:us|a|c|hk)\$
     | (?:[dol]'(?=[^\W\d_]) | [a-hj-xz]'(?=[a-zà-ÿ]{{2}}) | [a-z]*[aeiouy]'(?=[aeiou]))? {{WORD}}
@@ -89,9 +95,11 @@ def ptb_java(texts: Sequence[str]) -> list[str]:
         DataError: if there is no Java.
         RunError: if the tokenizer fails.
     """
-    lines = "\n".join(text.replace("\r", " ").replace("\n", " ") for text in texts)
+    lines = "\n".join([*(" ".join(text.split()) for text in texts), LAST])
     program = ("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase")
     made = run_jar("tokenizer/stanford-corenlp-3.4.1.jar", program, lines).split("\n")
+    if made[len(texts) :][:1] != [LAST]:
+        raise RunError(f"the tokenizer gave {len(made) - 1:,} lines for {len(texts):,} captions.")
     return [_without_punctuation(line.rstrip().split(" ")) for line in made[: len(texts)]]
 
 

@@ -16,8 +16,8 @@ from lorgnette.errors import DataError, MissingExtra, nearest
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 LEGACY_NOTE = (
-    "WRONG on anything but ASCII: rouge_score's default tokenizer deletes all other letters, so that Cyrillic texts are "
-    "compared by their digits and Latin letters alone. Only to compare with numbers that were computed so."
+    "WRONG on anything but ASCII: rouge_score's default tokenizer deletes all other letters, so that Cyrillic texts "
+    "are compared by their digits and Latin letters alone. Only to compare with numbers that were computed so."
 )
 CHAR_ORDERS = 6
 CHRF_BETA = 2
@@ -58,7 +58,7 @@ def sacrebleu_parts(answer: str, references: Sequence[str]) -> list[float]:
 
 
 def sacrebleu_from_parts(parts: Sequence[float]) -> float:
-    """Return BLEU, 0 to 100, from summed parts, with sacreBLEU's exponential smoothing (Chen and Cherry 2014, no. 3)."""
+    """Return BLEU, 0 to 100, from summed parts, with sacreBLEU's smoothing `exp` (Chen and Cherry 2014, no. 3)."""
     length, reference, *numbers = parts
     matches, ngrams = numbers[:4], numbers[4:]
     if not any(matches) or not all(ngrams):
@@ -71,7 +71,7 @@ def sacrebleu_from_parts(parts: Sequence[float]) -> float:
     return 100 * brevity * math.exp(logarithms / len(matches))
 
 
-def sacrebleu_signature(reference_counts: Sequence[int]) -> dict[str, str]:
+def sacrebleu_signatures(reference_counts: Sequence[int]) -> dict[str, str]:
     """Return the signatures of BLEU and chrF, as sacreBLEU would print them for so many references an answer.
 
     Raises:
@@ -131,7 +131,9 @@ def rouge(answer: str, references: Sequence[str], *, legacy: bool = False) -> di
     return {name: float(scores[name].fmeasure) for name in ROUGE}
 
 
-def meteor(answer: Sequence[str], references: Sequence[Sequence[str]], stemmer: str, synonyms: Synonyms | None) -> float:
+def meteor(
+    answer: Sequence[str], references: Sequence[Sequence[str]], stemmer: str, synonyms: Synonyms | None
+) -> float:
     """Return NLTK's METEOR of tokenised texts, by the best reference: alpha 0.9, beta 3, gamma 0.5.
 
     It is not METEOR 1.5, the program that captioning papers run: that has weights of its own and paraphrases. An
@@ -147,6 +149,12 @@ def meteor(answer: Sequence[str], references: Sequence[Sequence[str]], stemmer: 
     """
     scorer, made = _meteor(stemmer)
     return float(scorer(references, answer, stemmer=made, wordnet=synonyms or _NoSynonyms()))
+
+
+def meteor_note(stemmer: str, wordnet: bool) -> str:
+    """Say which METEOR `meteor` computes."""
+    matches = "words, stems and WordNet's synonyms" if wordnet else "words and stems"
+    return f"NLTK's METEOR by {matches} (stemmer: {stemmer}); not METEOR 1.5, which papers on captions give"
 
 
 def find_wordnet() -> Synonyms:
@@ -208,6 +216,6 @@ def _meteor(stemmer: str) -> tuple[Callable[..., float], Any]:
     except ImportError as error:
         raise MissingExtra("nltk", "metrics") from error
     if stemmer not in SnowballStemmer.languages:
-        allowed = ", ".join(SnowballStemmer.languages)
-        raise DataError(f"there is no stemmer '{stemmer}'. Allowed: {allowed}.{nearest(stemmer, SnowballStemmer.languages)}")
+        allowed = SnowballStemmer.languages
+        raise DataError(f"there is no stemmer '{stemmer}'. Allowed: {', '.join(allowed)}.{nearest(stemmer, allowed)}")
     return meteor_score, SnowballStemmer(stemmer)

@@ -5,7 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-NUMBERS = dict(zip("none zero one two three four five six seven eight nine ten".split(), "0 0 1 2 3 4 5 6 7 8 9 10".split(), strict=True))
+NUMBERS = {
+    "none": "0",
+    "zero": "0",
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+}
 ARTICLES = ("a", "an", "the")
 PUNCTUATION = ';/[]"{}()=+\\_->@`,?!<'
 PERIOD = re.compile(r"\.(?!\d)")
@@ -14,16 +27,20 @@ MOST_PERIODS = 32
 """Upstream passes re.UNICODE, which is 32, where `sub` takes the most replacements: later full stops stay."""
 
 CONTRACTED = (
-    "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've "
-    "he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't "
-    "not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll "
-    "somebody's someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd "
-    "there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll "
-    "what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's "
-    "won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've"
-).split()
+    "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't "
+    "haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've "
+    "might've mustn't must've needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've "
+    "shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've someone'll "
+    "someone's something'd something'd've something'll that's there'd there'd've there're there's they'd "
+    "they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've "
+    "when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't "
+    "would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've"
+)
 CONTRACTIONS = {
-    f"{word[:place]}{word[place + 1 :]}": word for word in CONTRACTED for place, c in enumerate(word) if c == "'"
+    f"{word[:at]}{word[at + 1 :]}": word
+    for word in CONTRACTED.split()
+    for at, letter in enumerate(word)
+    if letter == "'"
 } | {"somebody'd": "somebodyd"}
 """A contraction that lacks one apostrophe -> the contraction; the last entry is upstream's own slip."""
 
