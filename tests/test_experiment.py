@@ -13,10 +13,9 @@ import yaml
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from lorgnette import cli, experiment
-from lorgnette.evaluation import asking
-from lorgnette.evaluation import evaluate as evaluation
+from lorgnette.evaluation import asking, sharing
 from lorgnette.run import read_json, read_json_lines
-from lorgnette.training import hand_over, stages
+from lorgnette.training import hand_over, trained
 from small import make_text_to_text
 
 
@@ -159,7 +158,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (experiment, "run_stage", 2),
         (hand_over, "merge", 1),
         (experiment, "save_llava", 2),
-        (evaluation, "append_json_line", 70),
+        (sharing, "append_json_line", 70),
         (experiment, "write_report", 1),
     ],
 )
@@ -213,7 +212,7 @@ def test_what_changed_since_is_noticed(
     source = f"stages.1.data=[{{path: {data}, format: llava, images: /}}]"
     words = ("run", recipe, "--output", "run", "--set", source)
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "save_trained", stopping(stages.save_trained, 2))
+        patch.setattr(trained, "save_trained", stopping(trained.save_trained, 2))
         assert lorgnette(patch, *words) == 130
     data.write_text(json.dumps(rows[:-1]))
     assert lorgnette(monkeypatch, *words) == 2  # the data of a checkpoint

@@ -69,27 +69,27 @@ def evaluate(
     with processes().main_process_first():
         _require_same(folder, made_by)
     asker = Asker(learner, made_by["prompt"], made_by["decoding"].get("max_new_tokens"))
-    questions = [asker.question(document) for document in documents]
-    asked = list(batches([question.prompt for question in questions], settings.batch_size))
-    ids = [[documents[index].id for index in batch] for batch in asked]
-    done = gather(folder, ids)
-    left = share([batch for batch in asked if documents[batch[0]].id not in done])
+    questions = {document.id: asker.question(document) for document in documents}
+    names = list(questions)
+    prompts = [question.prompt for question in questions.values()]
+    asked = [[names[index] for index in batch] for batch in batches(prompts, settings.batch_size)]
+    done = gather(folder, asked)
+    left = share([batch for batch in asked if batch[0] not in done])
     learner.model.to(processes().device)
     with progress_bar(console) as progress:
         bar = progress.add_task(label, total=len(done) + sum(map(len, left)), completed=len(done))
         for batch in left:
             began = time.perf_counter()
-            answers = asker.answers([questions[index] for index in batch])
+            answers = asker.answers([questions[name] for name in batch])
             seconds = round((time.perf_counter() - began) / len(batch), 4)
-            asks = [{"id": documents[index].id, "prompt": questions[index].text} for index in batch]
-            keep(folder, [ask | told | {"seconds": seconds} for ask, told in zip(asks, answers, strict=True)])
+            told = zip(batch, answers, strict=True)
+            keep(folder, [{"id": n, "prompt": questions[n].text, **answer, "seconds": seconds} for n, answer in told])
             progress.advance(bar, len(batch))
-    gather(folder, ids)
+    gather(folder, asked)
     with processes().main_process_first():
         if is_main():
             rows = read_json_lines(folder / PREDICTIONS)
-            by_id = {document.id: document for document in documents}
-            answered = [by_id[row["id"]] for row in rows]  # in the order of the file, which is that of the images
+            answered = [questions[row["id"]].document for row in rows]  # in the order of the file, that of the images
             write_result(folder, task, answered, rows, made_by | {"versions": dict(versions)})
         result: dict[str, Any] = read_json(folder / RESULT)
         return result
