@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def _delimited_rows(file: Path, delimiter: str) -> Iterator[tuple[Origin, Any] |
                 else:
                     reason = f"{len(cells)} cells, but the header names {len(header)} columns."
                     yield RowError("number of cells", str(origin), reason)
-    except (csv.Error, OSError, UnicodeDecodeError) as error:
+    except (csv.Error, OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise DataError(
             f"{file}, row {number + 1}: cannot be read from here on ({error}). Allowed: UTF-8, cells separated by a "
             'tab (.tsv) or a comma (.csv), quoted with ". Next: the file may be truncated; copy it anew.'
