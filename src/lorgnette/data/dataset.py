@@ -144,7 +144,7 @@ def render_all(
     Which those are is decided in `rules.py`, for `lorgnette data check` as well.
 
     Args:
-        encodings: conversations that were rendered before; it takes up those that are new.
+        encodings: conversations that were rendered before; it takes up and keeps those that are new.
 
     Raises:
         DataError: if more than `max_bad_share` of the samples cannot be used, or none can.
@@ -167,6 +167,8 @@ def render_all(
         kept.add(usable, place)
         findings.kept += 1
         findings.mended.update(usable.mended)
+    encodings.keep()  # also where the rows are too bad: they will be mended, and the others rendered by then
+    findings.notes += encodings.notes
     if too_many_bad(findings.read, findings.kept, max_bad_share):
         raise DataError(_too_many(findings, findings.read - findings.kept, max_bad_share))
     kept.count(findings)

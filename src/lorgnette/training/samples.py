@@ -55,8 +55,6 @@ def _render_source(
     shown = progress.track(samples_of(source), total=None, description=f"reading {source.path}")
     encodings = Encodings(cache_file(renderer, source.path, source.format, source.split))
     rendered, findings = render_all(shown, renderer, max_bad_share, encodings, images.require_image)
-    encodings.keep()
-    findings.notes += encodings.notes
     if source.limit is not None and findings.read < source.limit:
         findings.notes.append(f"{source.path}: limit {source.limit:,}, but it has only {findings.read:,} samples")
     return rendered, findings

@@ -98,7 +98,7 @@ def run_stage(
         prepared,
         args,
         train,
-        validation if validation else None,
+        validation or None,
         learner.collator(stage.share_images),
         modes,
         rates,
@@ -208,11 +208,8 @@ def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, conso
     )
     if findings.shortened:
         console.print(f"shortened: {findings.shortened:,} samples by {findings.shortened_tokens:,} text tokens")
-    for title, counted in (
-        ("mended", findings.mended),
-        ("left out", findings.left_out),
-        ("dropped", findings.dropped),
-    ):
+    counts = {"mended": findings.mended, "left out": findings.left_out, "dropped": findings.dropped}
+    for title, counted in counts.items():
         for reason, count in counted.most_common():
             console.print(f"{title}: {count:,} samples: {reason}", markup=False)
     for note in findings.notes:
