@@ -44,11 +44,20 @@ def test_it_says_what_it_saw_and_what_to_type_next(
     assert (tmp_path / "out" / "trained.safetensors").read_bytes() == before
 
 
+def test_the_dtype_that_was_asked_for(projector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("model", "convert", projector, tmp_path / "out", "--to", "llava", "--dtype", "bfloat16")
+    assert lorgnette(monkeypatch, *words) == 0
+    found = torch.load(tmp_path / "out" / "mm_projector.bin", weights_only=True)
+    assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["nothing.bin", "out", "--to", "hf"], "There is no such folder"),
         (["p.bin", "out", "--to", "hf", "--template", "vicuna"], "no template 'vicuna'"),
+        (["p.bin", "out", "--to", "hf", "--base", "x"], "--base has no effect here"),
+        (["p.bin", "out", "--to", "hf", "--template", "chatml"], "--template has no effect here"),
         (["junk", "out", "--to", "hf"], "neither safetensors nor torch's"),
     ],
 )

@@ -155,10 +155,12 @@ def write_llava_config(folder: Path, language: nn.Module, tower: str, kind: str 
     (folder / "config.json").write_text(json.dumps(content))
 
 
-def lora_on(model: nn.Module, targets: list[str], seed: int, r: int = 4, alpha: int = 8) -> tuple[nn.Module, Tensors]:
+def lora_on(
+    model: nn.Module, targets: list[str], seed: int, r: int = 4, alpha: int = 8, **more: object
+) -> tuple[nn.Module, Tensors]:
     """Put far-from-zero LoRA on a model with PEFT; return it and the matrices with `.default` in their names."""
     torch.manual_seed(seed)
-    adapted = get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, target_modules=targets)).eval()
+    adapted = get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, target_modules=targets, **more)).eval()
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_" in name:

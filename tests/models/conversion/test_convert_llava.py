@@ -61,6 +61,8 @@ def test_full_checkpoints_keep_logits_and_come_back_bit_for_bit(
     changed = {name for name, value in before.items() if after.get(name) != value}
     assert changed <= {"tune_mm_mlp_adapter", "unfreeze_mm_vision_tower"}
     assert after["unfreeze_mm_vision_tower"] == own_tower
+    words = json.loads((tmp_path / "back" / "tokenizer.json").read_text())["added_tokens"]
+    assert "<image>" not in {token["content"] for token in words}
     again = to(tmp_path / "back", "hf", tmp_path / "hf2", template="chatml")
     assert again.next_step.startswith("lorgnette evaluate")
     first, second = (load_file(tmp_path / f / "model.safetensors") for f in ("hf", "hf2"))
@@ -96,10 +98,10 @@ def test_projectors_alone_come_back_bit_for_bit(tmp_path: Path, kind: str, way: 
     assert all(torch.equal(back[name], value) for name, value in tensors.items())
 
 
-def make_lora(folder: Path, tower: str, original, targets: list[str]) -> dict[str, torch.Tensor]:
+def make_lora(folder: Path, tower: str, original, targets: list[str], **more) -> dict[str, torch.Tensor]:
     """A LoRA folder as LLaVA's train.py leaves it; the base it was trained on is `original`, with another projector."""
-    adapted, tensors = lora_on(original.language, targets, seed=11)
-    write_adapter(folder, tensors, {"r": 4, "lora_alpha": 8, "target_modules": targets}, pickled=True)
+    adapted, tensors = lora_on(original.language, targets, seed=11, **more)
+    write_adapter(folder, tensors, {"r": 4, "lora_alpha": 8, "target_modules": targets} | more, pickled=True)
     projector = projector_tensors("mlp2x_gelu", seed=12)
     beside = {f"base_model.model.model.mm_projector.{name}": value for name, value in projector.items()}
     torch.save(beside, folder / "non_lora_trainables.bin")
@@ -109,11 +111,12 @@ def make_lora(folder: Path, tower: str, original, targets: list[str]) -> dict[st
     return tensors
 
 
-def test_lora_folders_become_peft_folders_and_come_back(parts: Parts, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, {"use_rslora": True}])
+def test_lora_folders_become_peft_folders_and_come_back(parts: Parts, tmp_path: Path, more: dict) -> None:
     tower, _ = parts("clip", "llama")
     original = make_original(tmp_path / "base", tower)
     to(tmp_path / "base", "hf", tmp_path / "base-hf", template="chatml")
-    tensors = make_lora(tmp_path / "lora", tower, original, ["q_proj", "down_proj"])
+    tensors = make_lora(tmp_path / "lora", tower, original, ["q_proj", "down_proj"], **more)
     ids, pixels = ids_of(original.tokenizer), pixels_of()
     expected = original.logits(ids, pixels)
     to(tmp_path / "lora", "hf", tmp_path / "peft", base=str(tmp_path / "base-hf"))
@@ -189,8 +192,9 @@ def test_spoiled_checkpoints_are_refused_by_the_tensors_name(parts: Parts, tmp_p
     make_original(tmp_path / "m", parts("clip", "llama")[0])
     change, says = SPOILED[what]
     _spoil(tmp_path / "m" / "model.safetensors", change)
-    with pytest.raises(ModelError, match=says):
-        to(tmp_path / "m", "hf", tmp_path / "out", template="chatml")
+    for target, options in (("hf", {"template": "chatml"}), ("xtuner", {})):
+        with pytest.raises(ModelError, match=says):
+            to(tmp_path / "m", target, tmp_path / "out", **options)
     assert not list(tmp_path.glob("out*"))
 
 

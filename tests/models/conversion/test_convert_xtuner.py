@@ -29,7 +29,7 @@ from internlm2_reference import logits as internlm2_logits
 from internlm2_reference import make_tensors, write_folder
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import CLIPVisionModel, LlavaForConditionalGeneration
+from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionModel, LlavaForConditionalGeneration
 
 from lorgnette.errors import ModelError
 from lorgnette.models.assembly import assemble
@@ -94,8 +94,6 @@ def base(parts: Parts, tmp_path: Path) -> Path:
 
 def xtuner_parts(parts: Parts, *, lora: bool = True):
     """Language model, tower and projector as an XTuner run leaves them, and the tensors that it saves."""
-    from transformers import AutoModelForCausalLM
-
     tower_folder, language_folder = parts("clip", "llama")
     language = AutoModelForCausalLM.from_pretrained(language_folder).eval()
     tower = CLIPVisionModel.from_pretrained(tower_folder).eval()
@@ -119,8 +117,6 @@ def test_checkpoints_with_lora_on_both_become_one_peft_folder(
     assert "XTuner" in done.said[0]
     plain = LlavaForConditionalGeneration.from_pretrained(base)
     adapted = PeftModel.from_pretrained(plain, tmp_path / "peft").eval()
-    from transformers import AutoTokenizer
-
     ids, pixels = ids_of(AutoTokenizer.from_pretrained(base)), pixels_of()
     expected = llava_logits(language, tower, projector, ids, pixels)
     assert largest_difference(hf_logits(adapted, ids, pixels, 4), expected) <= 1e-5
@@ -138,6 +134,24 @@ def test_checkpoints_with_lora_on_both_become_one_peft_folder(
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], value) for name, value in two.items())
     assert _settings(tmp_path / "peft") == _settings(tmp_path / "again")
+
+
+def test_a_tower_trained_whole_beside_lora(parts: Parts, base: Path, tmp_path: Path) -> None:
+    language, _, projector, saved = xtuner_parts(parts)
+    tower = CLIPVisionModel.from_pretrained(parts("clip", "llama")[0]).eval()
+    tower.load_state_dict({name: value + 0.04 for name, value in tower.state_dict().items()})
+    saved = {name: value for name, value in saved.items() if not name.startswith("visual_encoder.")}
+    saved |= {f"visual_encoder.vision_model.{name}": value for name, value in tower.state_dict().items()}
+    torch.save(checkpoint(saved), tmp_path / "iter_1.pth")
+    convert(str(tmp_path / "iter_1.pth"), "hf", tmp_path / "peft", Options(base=str(base)))
+    adapted = PeftModel.from_pretrained(LlavaForConditionalGeneration.from_pretrained(base), tmp_path / "peft").eval()
+    ids, pixels = ids_of(AutoTokenizer.from_pretrained(base)), pixels_of()
+    expected = llava_logits(language, tower, projector, ids, pixels)
+    assert largest_difference(hf_logits(adapted, ids, pixels, 4), expected) <= 1e-5
+    lacking = "visual_encoder.vision_model.post_layernorm.bias"
+    torch.save(checkpoint({name: value for name, value in saved.items() if name != lacking}), tmp_path / "iter_2.pth")
+    with pytest.raises(ModelError, match=r"missing: model\.vision_tower\.post_layernorm\.bias"):
+        convert(str(tmp_path / "iter_2.pth"), "hf", tmp_path / "out", Options(base=str(base)))
 
 
 def _settings(folder: Path) -> dict:
@@ -178,8 +192,6 @@ def test_projector_checkpoints_come_back_bit_for_bit(tmp_path: Path, depth: str,
 def test_full_checkpoints_become_a_llava(parts: Parts, tmp_path: Path) -> None:
     tower_folder, language_folder = parts("clip", "llama")
     _, _, projector, saved = xtuner_parts(parts, lora=False)
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(language_folder)
     language = text_model(len(tokenizer), seed=31)
     tower = CLIPVisionModel.from_pretrained(tower_folder).eval()

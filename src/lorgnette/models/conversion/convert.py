@@ -37,7 +37,7 @@ from lorgnette.models.conversion.huggingface import (
     write_whole,
 )
 from lorgnette.models.conversion.names import without_recomputed
-from lorgnette.models.conversion.parts import Parts
+from lorgnette.models.conversion.parts import Parts, in_dtype
 from lorgnette.models.conversion.projector import read_trained, write_projector
 from lorgnette.models.conversion.sentencepiece_bpe import read_tokenizer as read_internlm2_tokenizer
 from lorgnette.models.conversion.vocabulary import with_image_token
@@ -47,6 +47,7 @@ from lorgnette.models.loading import explained, load_config
 from lorgnette.run import library_versions
 
 Target = Literal["hf", "hf4", "llava", "xtuner"]
+PADS = "images are padded to squares, as the model was trained"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def convert(source: str, to: str, output: Path, options: Options) -> Done:
     if output.exists():
         raise InputError(f"{output}: is there already, and is left as it is. Next: choose another name, or delete it.")
     found = detect(local_folder(source))
+    _require_use(found, to, options)
     seen = f"{source}: {found.says}"
     ours = to in ("hf", "hf4")
     if found.kind == "internlm2":
@@ -106,6 +108,12 @@ def convert(source: str, to: str, output: Path, options: Options) -> Done:
         whole = read_whole(source) if found.kind == "hf" else _from_original(found.path, options)
         return Done([seen, *_write_whole(whole, to, output, source, options)], _next_of_model(output, ours))
     parts = _read_parts(found, options)
+    parts = replace(
+        parts,
+        language_model=in_dtype(parts.language_model, options.dtype),
+        vision_tower=in_dtype(parts.vision_tower, options.dtype),
+        projector=in_dtype(parts.projector, options.dtype),
+    )
     if parts.adapters:
         said = convert_adapters(parts, found, to, output, options.base, options.vision_tower)
         return Done([seen, *said], "lorgnette model merge --help" if ours else f"give {output} to its project")
@@ -120,6 +128,21 @@ def convert(source: str, to: str, output: Path, options: Options) -> Done:
     sizes = " to ".join(str(size) for size in parts.projector.sizes)
     said = [*parts.notes, f"a projector of {parts.projector.kind}, {sizes}"]
     return Done([seen, *said], f"init_projector: {output} in a stage of a recipe" if ours else f"use {output}")
+
+
+def _require_use(found: Found, to: str, options: Options) -> None:
+    """Refuse options that would be without effect."""
+    whole = ("hf", "llava", "internlm2", "xtuner-checkpoint", "xtuner-export")
+    with_base = ("llava-lora", "peft", "adapter", "xtuner-checkpoint", "xtuner-export")
+    useless = {
+        "--template": options.template is not None and (to not in ("hf", "hf4") or found.kind not in whole),
+        "--base": options.base is not None and found.kind not in with_base,
+        "--vision-tower": options.vision_tower is not None and found.kind == "hf" and to != "llava",
+        "--xtuner-config": options.xtuner_config is not None and found.kind != "xtuner-checkpoint",
+    }
+    for option, holds in useless.items():
+        if holds:
+            raise InputError(f"{option} has no effect here: {found.says}, and --to {to}. Next: leave it out.")
 
 
 def _next_of_model(output: Path, ours: bool) -> str:
@@ -169,9 +192,6 @@ def _from_original(folder: Path, options: Options) -> Whole:
         (*parts.notes, *original.notes, *([PADS] if original.pads else [])),
     )
     return with_image_token(whole)
-
-
-PADS = "images are padded to squares, as the model was trained"
 
 
 def padded(image_processor: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import torch
 
 from lorgnette.errors import ModelError
 from lorgnette.models.conversion import llava_writing, xtuner
-from lorgnette.models.conversion.huggingface import Whole, nested
-from lorgnette.models.conversion.parts import Projector
+from lorgnette.models.conversion.huggingface import Whole, nested, require_complete
+from lorgnette.models.conversion.parts import Projector, in_dtype
 from lorgnette.models.conversion.vocabulary import original_rows, with_original_rows
 from lorgnette.models.conversion.weights import Tensors, read_folder, write_weights
 from lorgnette.models.gemma import OLD, image_feature_scale
@@ -44,21 +43,15 @@ def export_whole(whole: Whole, to: str, output: Path, vision_tower: str | None, 
     notes = list(whole.notes)
     if kept != rows:
         notes.append(f"cut the vocabulary from {rows:,} to {kept:,} rows: neither layout has an image token")
-    if whole.projector is None:
-        raise ModelError(f"{whole.source}: there is no projector, neither in it nor in its base: it is no LLaVA yet.")
+    require_complete(whole)
+    assert whole.projector is not None
     scale = image_feature_scale(whole.config.text_config)
     projector = whole.projector.meant_for(True, scale)
     if scale != 1.0:
         notes.append(f"the projector is written for {OLD}, which both projects run on")
-    language = _in_dtype(with_original_rows(whole.language_model, kept), dtype)
-    projector = replace(
-        projector,
-        layers=tuple(
-            replace(layer, weight=layer.weight.to(dtype), bias=layer.bias.to(dtype) if layer.bias else None)
-            for layer in projector.layers
-        ),
-    )
-    tower = _in_dtype(whole.vision_tower, dtype)
+    language = in_dtype(with_original_rows(whole.language_model, kept), dtype)
+    projector = projector.to(dtype)
+    tower = in_dtype(whole.vision_tower, dtype)
     with whole_folder(output) as unfinished:
         if to == "llava":
             notes += _write_llava(whole, language, tower, projector, kept, unfinished, vision_tower)
@@ -83,7 +76,7 @@ def _write_llava(
         )
     same = Path(vision_tower).is_dir() and _same(whole.vision_tower, vision_tower, whole.config.vision_config)
     config = llava_writing.original_config(whole.config, projector, vision_tower, pads(whole.image_processor), not same)
-    config["vocab_size"] = rows
+    config |= {"vocab_size": rows, "torch_dtype": _dtype_of(language)}
     llava_writing.write_full(language, None if same else tower, projector, config, folder)
     save_tokenizer(whole, rows, folder)
     return [
@@ -99,7 +92,7 @@ def _write_xtuner(
     write_weights(language, folder / "llm")
     write_weights(tower, folder / "visual_encoder")
     xtuner.write_projector(projector, folder / "projector")
-    text = whole.config.text_config.to_dict() | {"vocab_size": rows}
+    text = whole.config.text_config.to_dict() | {"vocab_size": rows, "dtype": _dtype_of(language)}
     spell_rotary(text)
     for content, place in ((text, "llm"), (whole.config.vision_config.to_dict(), "visual_encoder")):
         content.pop("_name_or_path", None)
@@ -137,6 +130,10 @@ def save_tokenizer(whole: Whole, rows: int, folder: Path) -> None:
         shutil.copy(original, folder / "tokenizer.model")
 
 
+def _dtype_of(language: Tensors) -> str:
+    return str(language["model.embed_tokens.weight"].dtype).removeprefix("torch.")
+
+
 def _same(tower: Tensors, folder: str, vision_config: Any) -> bool:
     """Tell whether a tower's tensors are bit for bit those of a folder."""
     other = {
@@ -151,7 +148,3 @@ def _tower_only(tensors: Tensors) -> Tensors:
     """Leave out the text side of a two-sided model such as CLIP."""
     two_sided = any(name.startswith("text_model.") for name in tensors)
     return {name: t for name, t in tensors.items() if not two_sided or name.startswith("vision_model.")}
-
-
-def _in_dtype(tensors: Tensors, dtype: torch.dtype | None) -> Tensors:
-    return {name: tensor.to(dtype) for name, tensor in tensors.items()}

@@ -223,6 +223,11 @@ def write_whole(
     config.multimodal_projector_bias = projector.layers[0].bias is not None
     if activation == "linear":
         notes.append("the linear projector is held as itself, no activation, and the identity; training trains both")
+    if template is None and not tokenizer.chat_template:
+        raise ModelError(
+            f"{whole.source}: the tokenizer has no chat template, and how turns become text is part of a model. Next: "
+            f"--template NAME, the one that it was trained with ({', '.join(TEMPLATES)}); LLaVA-1.5's is vicuna_v1."
+        )
     if template is not None:
         chat_template(tokenizer, template)
         tokenizer.chat_template = TEMPLATES[template].jinja
@@ -247,6 +252,28 @@ def write_whole(
         model.generation_config.save_pretrained(unfinished)
         write_beside_weights(llava, unfinished, record, "5.3.0" if old and scale != 1.0 else None)
     return notes
+
+
+def require_complete(whole: Whole) -> None:
+    """Check language model, tower and the projector's widths against the configuration; its depth may be any.
+
+    Raises:
+        ModelError: naming what is missing, surplus, or of another shape.
+    """
+    parts = {"language_model": whole.language_model, "vision_tower": whole.vision_tower}
+    expected = {name: s for name, s in expected_shapes(whole.config).items() if "multi_modal_projector" not in name}
+    require_same(_memory_shapes(parts), expected, whole.source)
+    config = whole.config
+    layers = config.vision_feature_layer
+    count = 1 if isinstance(layers, int) else len(layers)
+    widths = (config.vision_config.hidden_size * count, config.text_config.hidden_size)
+    if whole.projector is None or whole.projector.sizes != widths:
+        found = (
+            "no projector"
+            if whole.projector is None
+            else f"a projector from {' to '.join(map(str, whole.projector.sizes))}"
+        )
+        raise ModelError(f"{whole.source}: there is {found}; needed is one from {widths[0]} to {widths[1]}.")
 
 
 def expected_shapes(config: Any) -> dict[str, tuple[int, ...]]:

@@ -96,5 +96,5 @@ def original_config(
         "unfreeze_mm_vision_tower": own_tower,
         "image_aspect_ratio": "pad" if pads else "square",
         "tokenizer_padding_side": "right",
-        "transformers_version": "4.37.2",
+        "transformers_version": "4.37.2",  # what LLaVA asks for; it is also what a Gemma's projector is meant for
     }

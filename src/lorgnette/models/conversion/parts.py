@@ -7,6 +7,7 @@ of the tower as transformers 4 spells them (`vision_model.encoder...` in CLIP an
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -74,6 +75,11 @@ class Projector:
         changed = Layer(scaled(last.weight), None if last.bias is None else scaled(last.bias))
         return Projector((*self.layers[:-1], changed), old)
 
+    def to(self, dtype: torch.dtype | None) -> Projector:
+        """Convert all tensors when they are read; None leaves them."""
+        layers = (Layer(one.weight.to(dtype), one.bias.to(dtype) if one.bias else None) for one in self.layers)
+        return replace(self, layers=tuple(layers))
+
     def sequential(self, name: str) -> Tensors:
         """Name its tensors as a Sequential with an activation between layers does: 0, 2, 4..."""
         return {key: t for n, layer in enumerate(self.layers) for key, t in layer.tensors(f"{name}{2 * n}.").items()}
@@ -126,6 +132,15 @@ class Parts:
         """Return the parts that are adapters."""
         both = {"language_model": self.language_model, "vision_tower": self.vision_tower}
         return {name: part for name, part in both.items() if isinstance(part, Adapter)}
+
+
+def in_dtype(part: Any, dtype: torch.dtype | None) -> Any:
+    """Convert a part, whatever it is, when it is read; None leaves it."""
+    if isinstance(part, Adapter):
+        return replace(part, tensors=in_dtype(part.tensors, dtype))
+    if isinstance(part, dict):
+        return {name: tensor.to(dtype) for name, tensor in part.items()}
+    return part if part is None else part.to(dtype)
 
 
 def folded(first: Layer, second: Layer) -> Layer:
