@@ -74,6 +74,11 @@ class PairRenderer:
         self.too_long = too_long
         self.expansion = Expansion(NO_IMAGE, 1, soft_prompt)
 
+    @property
+    def end_of_turn(self) -> str:
+        """Return what ends an answer."""
+        return str(self.tokenizer.eos_token)
+
     def render(self, sample: Sample) -> Rendered:
         """Render a conversation; its last answer is the target.
 

@@ -57,6 +57,11 @@ class Renderer:
         """Return the template's tokenizer."""
         return self.template.tokenizer
 
+    @property
+    def end_of_turn(self) -> str:
+        """Return what ends an answer."""
+        return self.template.end_of_turn
+
     def render(self, sample: Sample) -> Rendered:
         """Render a whole conversation with labels.
 

@@ -176,7 +176,7 @@ class _PartCheck:
         if encoded.shortened:
             why = f"shortened by {encoded.shortened:,} text tokens ({self.part.renderer.too_long})"
             self.checked.add("too long, shortened", "mend", place, why)
-        unfinished = unfinished_answers(encoded, self.part.renderer.template)
+        unfinished = unfinished_answers(encoded, self.part.renderer.tokenizer, self.part.renderer.end_of_turn)
         if unfinished:
             why = f"{unfinished} answers without their end of turn: nothing teaches the model to stop there"
             self.checked.add("no end of turn in the labels", "keep", place, why)
