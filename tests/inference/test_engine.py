@@ -166,10 +166,10 @@ def test_every_image_is_encoded_once(llava: Llava, samples: list[Sample], monkey
     seen = 0
     original = engine.row_embeddings
 
-    def counted(model, row, scale):
+    def counted(model, row, scale, prompt):
         nonlocal seen
         seen += 0 if row.pixel_values is None else row.pixel_values.shape[0]
-        return original(model, row, scale)
+        return original(model, row, scale, prompt)
 
     monkeypatch.setattr(engine, "row_embeddings", counted)
     for batch in batches(prompts, 3):

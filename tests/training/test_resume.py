@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from transformers import set_seed
+from lorgnette.models import llava
 from lorgnette.models.loading import load_llava
 from lorgnette.recipe.sections import Stage
 from lorgnette.training import stages, trained, trainer
@@ -43,7 +44,7 @@ def killing(function, at):
     return wrapped
 
 if kill == "training":
-    trainer.row_logits = killing(trainer.row_logits, 11)
+    llava.row_logits = killing(llava.row_logits, 11)
 elif kill == "before the seal":
     trainer.seal_checkpoint = killing(trainer.seal_checkpoint, 2)
 elif kill == "within a file":
