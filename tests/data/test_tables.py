@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from lorgnette.data.readers import tables
 from lorgnette.data.readers.tables import Columns, file_rows, find_tables, hub_rows, is_on_hub, table_rows
 from lorgnette.data.sample import Origin
-from lorgnette.errors import DataError, RowError
+from lorgnette.errors import DataError, MissingExtra, RowError
 from small_sets import image_rows, picture, write_parquet
 
 COLUMNS = Columns(("id", "text"), ("more",))
@@ -185,6 +186,14 @@ def test_the_hub_is_streamed_without_decoding(tmp_path: Path, card: str) -> None
         list(hub_rows(name, "dev", COLUMNS, "x"))
     with pytest.raises(DataError, match="there is no column text"):
         list(hub_rows(name, "dev", COLUMNS, "pictures"))
+
+
+def test_a_library_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "x.parquet")
+    for name, path in (("pyarrow", str(tmp_path / "x.parquet")), ("datasets", "deepvk/GQA-ru")):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(MissingExtra, match=rf"^{name} is not installed.*pip install 'lorgnette\[datasets\]'"):
+            list(table_rows(path, "train", COLUMNS))
 
 
 def test_the_hub_is_asked_for_by_split() -> None:
