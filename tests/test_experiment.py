@@ -13,6 +13,7 @@ import yaml
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from lorgnette import cli, experiment
+from lorgnette.evaluation import asking
 from lorgnette.evaluation import evaluate as evaluation
 from lorgnette.run import read_json, read_json_lines
 from lorgnette.training import stages
@@ -153,7 +154,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("owner", "name", "at"),
     [
         (experiment, "assemble", 1),
-        (evaluation, "generate", 2),
+        (asking, "generate", 2),
         (experiment, "run_stage", 2),
         (experiment, "merge", 1),
         (experiment, "save_llava", 2),

@@ -23,10 +23,10 @@ from lorgnette.comparison.report import write_report
 from lorgnette.comparison.tables import print_tables, write_tables
 from lorgnette.comparison.training_record import read_training
 from lorgnette.data.dataset import RowCollator
-from lorgnette.data.readers import read_samples
 from lorgnette.data.templates import require_template
 from lorgnette.errors import InputError
-from lorgnette.evaluation.evaluate import RESULT, Settings, evaluate
+from lorgnette.evaluation.evaluate import Settings, evaluate
+from lorgnette.evaluation.results import RESULT
 from lorgnette.evaluation.tasks import find_task, read_documents
 from lorgnette.models.adapters import merge, require_equal_logits
 from lorgnette.models.assembly import assemble, located
@@ -40,6 +40,7 @@ from lorgnette.training.stages import (
     is_trained,
     restore_stage,
     run_stage,
+    samples_of,
     training_arguments,
     usable_samples,
 )
@@ -79,7 +80,7 @@ def check(recipe: Recipe) -> None:
         for template in (stage.chat_template, recipe.model.chat_template):
             require_template(template)
         for source in (*stage.data, *stage.validation):
-            next(read_samples(source.path, source.format, source.split, source.images, 1), None)
+            next(samples_of(source), None)
         training_arguments(stage, Path(stage.name), recipe.seed)
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
         read_documents(find_task(spec.name, spec.task_options()), spec.split)

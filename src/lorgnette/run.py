@@ -27,6 +27,14 @@ WHOLE = "whole.json"
 """Written last into a checkpoint: names and sizes of its files. Without it a checkpoint does not count."""
 
 
+def cache_folder(kind: str) -> Path:
+    """Return the folder for one kind of things that can be made again: `lorgnette/KIND` under `XDG_CACHE_HOME`.
+
+    That is `~/.cache` where it is not set. Whatever is in there may be deleted at any time.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorgnette" / kind
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Give a folder to write into that takes the name `folder` only when the block ends without an error."""

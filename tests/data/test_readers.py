@@ -108,7 +108,7 @@ def test_llava_rows_become_samples(tmp_path: Path) -> None:
         ({"conversations": [{"from": "human", "value": None}]}, "the text of a turn is a NoneType"),
         ({"conversations": ["x"]}, "a turn is a str"),
         ({"image": 3, "conversations": [{"from": "human", "value": "x"}]}, "`image` is 3"),
-        ({"image": "", "conversations": [{"from": "human", "value": "x"}]}, "`image` is ''"),
+        ({"image": [""], "conversations": [{"from": "human", "value": "x"}]}, "`image` is ''"),
         ({"image": False, "conversations": [{"from": "human", "value": "x"}]}, "`image` is False"),
         ({"image": "a\0b.png", "conversations": [{"from": "human", "value": "x"}]}, "no usable image path"),
         ({"conversations": [{"from": "human", "value": "\ud800"}]}, "surrogate"),

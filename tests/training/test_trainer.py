@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from lorgnette.data.dataset import RenderedDataset, RowCollator
+from lorgnette.data.dataset import RowCollator
 from lorgnette.errors import DataError, GradientError, NonFiniteLoss, RecipeError
 from lorgnette.models.assembly import assemble
 from lorgnette.models.loading import Llava
@@ -47,7 +47,7 @@ def trainer_of(stage: Stage, llava: Llava, folder: Path, callbacks=()) -> RowTra
     return RowTrainer(
         prepared,
         args,
-        RenderedDataset(rendered),
+        rendered,
         None,
         collator,
         modes_of(stage),

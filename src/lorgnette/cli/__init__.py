@@ -29,7 +29,7 @@ recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 
 COMMANDS: dict[typer.Typer, tuple[Callable[..., Any], ...]] = {
-    app: (road.quickstart, road.run, road.train, results.evaluate, comparisons.compare),
+    app: (road.quickstart, road.run, road.train, results.evaluate, results.score, comparisons.compare),
     recipe_app: (recipes.schema, recipes.show),
 }
 for group, commands in COMMANDS.items():

@@ -1,15 +1,22 @@
-"""Commands about results: evaluate."""
+"""Commands about results: evaluate, score."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from lorgnette.cli.terminal import console, settle
 from lorgnette.errors import InputError
+
+Images = Annotated[str | None, typer.Option(help="The folder of its images.", show_default=False)]
+TaskOption = Annotated[
+    list[str] | None, typer.Option(help="What the task can be told.", metavar="NAME=VALUE", show_default=False)
+]
+Split = Annotated[str | None, typer.Option(help="Which part of it; the one that its authors score if not given.")]
 
 
 def evaluate(
@@ -21,17 +28,13 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(help="Its documents: hub name, folder or file.", show_default=False)
     ] = None,
-    images: Annotated[str | None, typer.Option(help="The folder of its images.", show_default=False)] = None,
-    option: Annotated[
-        list[str] | None, typer.Option(help="What the task can be told.", metavar="NAME=VALUE", show_default=False)
-    ] = None,
+    images: Images = None,
+    option: TaskOption = None,
     prompt: Annotated[
         str | None, typer.Option(help="Text around a question, with {question}.", show_default=False)
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Which part of it; the one that its authors score if not given.")
-    ] = None,
+    split: Split = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many documents.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions at a time.")] = 256,
 ) -> None:
@@ -61,6 +64,55 @@ def evaluate(
             console=console,
             label=task,
         )
+    show_result(result)
+    console.print(
+        f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT", soft_wrap=True, markup=False
+    )
+
+
+def score(
+    predictions: Annotated[Path, typer.Argument(help="Answers of any tool, JSON or JSON lines.", show_default=False)],
+    task: Annotated[str, typer.Option(help="The benchmark, or package.module:Name.", show_default=False)],
+    references: Annotated[str, typer.Option(help="Its documents: file, folder or hub name.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option(help="Result folder; results/PREDICTIONS/TASK if not given.", show_default=False)
+    ] = None,
+    images: Images = None,
+    option: TaskOption = None,
+    split: Split = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many documents.")] = None,
+    id_field: Annotated[str | None, typer.Option(help="The column with the ids.", show_default=False)] = None,
+    answer_field: Annotated[str | None, typer.Option(help="The column with the answers.", show_default=False)] = None,
+    unmatched: Annotated[
+        Literal["error", "wrong", "drop"], typer.Option(help="Documents without an answer: refuse, count, leave out.")
+    ] = "error",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+) -> None:
+    """Score answers that are there already, of any tool: the same numbers as `evaluate`, and no model is loaded.
+
+    Example: lorgnette score final.json --task captions --references dataset_rsicd.json
+    """
+    from lorgnette.evaluation.score import score_file  # noqa: PLC0415
+    from lorgnette.evaluation.tasks import find_task  # noqa: PLC0415
+    from lorgnette.run import locked  # noqa: PLC0415
+
+    found = find_task(task, task_options(references, images, option))
+    folder = output or Path("results") / predictions.stem / task.replace(":", ".")
+    with locked(folder):
+        result = score_file(
+            predictions,
+            found,
+            Path(references),
+            folder,
+            split=split,
+            limit=limit,
+            id_name=id_field,
+            answer_name=answer_field,
+            unmatched=unmatched,
+        )
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+        return
     show_result(result)
     console.print(
         f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT", soft_wrap=True, markup=False

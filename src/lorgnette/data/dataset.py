@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from lorgnette.data.encodings import Encodings
 from lorgnette.data.images import read_pixels
 from lorgnette.data.rendering import Rendered, Renderer
 from lorgnette.data.rows import build_row
 from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError, RowError
+from lorgnette.errors import DataError, LeftOut, RowError
 
 
 @dataclass
@@ -28,6 +31,9 @@ class Findings:
         kept: samples that will be used.
         dropped: reason -> how many samples cannot be used.
         examples: reason -> the first sample of each kind.
+        left_out: reason -> how many rows options or the set itself leave out; they are not among those read.
+        mended: what the reader put right -> in how many kept samples.
+        notes: what else a person should know, in sentences.
         shortened: samples shortened to `max_text_tokens`; `shortened_tokens` is by how much in all.
         tokens: tokens of the kept samples, images included; `supervised` of them carry loss.
     """
@@ -36,6 +42,9 @@ class Findings:
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+    mended: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
     shortened: int = 0
     shortened_tokens: int = 0
     tokens: int = 0
@@ -55,6 +64,9 @@ class Findings:
             self.kept + other.kept,
             self.dropped + other.dropped,
             other.examples | self.examples,
+            self.left_out + other.left_out,
+            self.mended + other.mended,
+            self.notes + other.notes,
             self.shortened + other.shortened,
             self.shortened_tokens + other.shortened_tokens,
             self.tokens + other.tokens,
@@ -67,6 +79,9 @@ class Findings:
             "read": self.read,
             "kept": self.kept,
             "dropped": dict(self.dropped),
+            "left_out": dict(self.left_out),
+            "mended": dict(self.mended),
+            "notes": self.notes,
             "shortened": self.shortened,
             "shortened_tokens": self.shortened_tokens,
             "tokens": self.tokens,
@@ -74,18 +89,68 @@ class Findings:
         }
 
 
+class RenderedSamples:
+    """The samples of one source: what is their own, and the places of their conversations in `Encodings`.
+
+    Half a million samples are a few hundred megabytes; each is put together when it is asked for.
+    """
+
+    def __init__(self, encodings: Encodings, image_token_id: int, image_tokens: int) -> None:
+        self.encodings = encodings
+        self.image_token_id = image_token_id
+        self.image_tokens = image_tokens
+        self.ids: list[str] = []
+        self.images: list[tuple[str, ...]] = []
+        self.places = array("q")
+        self._images: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def add(self, sample: Sample, place: int) -> None:
+        """Add a sample whose conversation is at a place of the encodings."""
+        self.ids.append(sample.id)
+        self.images.append(self._images.setdefault(sample.images, sample.images))  # equal ones are kept once
+        self.places.append(place)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Rendered:
+        """Return what `Renderer.render` gives for the sample."""
+        encoded = self.encodings[self.places[index]]
+        return encoded.rendered(self.ids[index], self.images[index], self.image_token_id, self.image_tokens)
+
+    def content(self, index: int) -> bytes:
+        """Return all that is trained on, apart from pixels, as bytes to be hashed."""
+        name = repr((self.ids[index], self.images[index], self.image_tokens)).encode()
+        return name + self.encodings.content(self.places[index])
+
+    def count(self, findings: Findings) -> None:
+        """Add up tokens and shortened samples."""
+        text, images, supervised, cut = self.encodings.counts(self.image_token_id)[np.asarray(self.places)].T
+        findings.tokens += int(text.sum() + images.sum() * self.image_tokens)
+        findings.supervised += int(supervised.sum())
+        findings.shortened += int((cut > 0).sum())
+        findings.shortened_tokens += int(cut.sum())
+
+
 def render_all(
-    samples: Iterable[Sample | DataError], renderer: Renderer, max_bad_share: float
-) -> tuple[list[Rendered], Findings]:
+    samples: Iterable[Sample | DataError], renderer: Renderer, max_bad_share: float, encodings: Encodings | None = None
+) -> tuple[RenderedSamples, Findings]:
     """Render every sample; count those that cannot be used, and stop if they are too many.
+
+    Args:
+        encodings: conversations that were rendered before; it takes up those that are new.
 
     Raises:
         DataError: if more than `max_bad_share` of the samples cannot be used, or none can.
     """
     findings = Findings()
-    kept: list[Rendered] = []
+    encodings = Encodings() if encodings is None else encodings
+    kept = RenderedSamples(encodings, renderer.image_token_id, renderer.image_tokens)
     known: set[str] = set()
     for sample in samples:
+        if isinstance(sample, LeftOut):
+            findings.left_out[sample.kind] += 1
+            continue
         findings.read += 1
         try:
             if isinstance(sample, DataError):
@@ -95,32 +160,35 @@ def render_all(
                     where = f"{sample.origin} (id {sample.id})"
                     raise RowError("image missing", where, f"there is no image {image[:200]}.")
                 known.add(image)
-            rendered = renderer.render(sample)
+            place = encodings.place_of(sample, renderer)
         except DataError as error:
             findings.drop(error)
             continue
-        kept.append(rendered)
+        kept.add(sample, place)
         findings.kept += 1
-        findings.shortened += rendered.shortened > 0
-        findings.shortened_tokens += rendered.shortened
-        findings.tokens += len(rendered.input_ids)
-        findings.supervised += rendered.supervised
+        findings.mended.update(sample.mended)
     bad = findings.read - findings.kept
     if not kept or bad > max_bad_share * findings.read:
         raise DataError(_too_many(findings, bad, max_bad_share))
+    kept.count(findings)
     return kept, findings
 
 
 def _is_file(path: str) -> bool:
     try:
-        return Path(path).is_file()
-    except (OSError, ValueError):  # a name that no file can have
+        return os.path.isfile(path)
+    except ValueError:  # a name that no file can have
         return False
 
 
 def _too_many(findings: Findings, bad: int, max_bad_share: float) -> str:
     if not findings.read:
-        return "the data is empty: no sample was read. Next: check path, split and limit of the sources."
+        left_out = (
+            f"; {findings.left_out.total():,} rows are left out by options or marks of the set"
+            if findings.left_out
+            else ""
+        )
+        return f"the data is empty: no sample was read{left_out}. Next: check path, split and options of the sources."
     lines = [f"  {count} x  {findings.examples[reason]}" for reason, count in findings.dropped.most_common(5)]
     return (
         f"{bad:,} of {findings.read:,} samples cannot be used. Allowed: max_bad_share {max_bad_share:.2%}. "
@@ -128,39 +196,61 @@ def _too_many(findings: Findings, bad: int, max_bad_share: float) -> str:
     )
 
 
-def weighted(samples: Sequence[Rendered], weight: float, seed: int) -> list[Rendered]:
-    """Repeat a source `weight` times an epoch; the fraction is a random part of it, fixed by the seed."""
+def weighted(count: int, weight: float, seed: int) -> list[int]:
+    """Repeat the numbers of a source's samples `weight` times; the fraction is a random part, fixed by the seed."""
     whole, part = divmod(weight, 1.0)
-    count = round(part * len(samples))
-    chosen = sorted(np.random.default_rng(seed).choice(len(samples), count, replace=False).tolist())
-    return [*samples] * int(whole) + [samples[index] for index in chosen]
+    chosen = np.random.default_rng(seed).choice(count, round(part * count), replace=False)
+    return [*range(count)] * int(whole) + sorted(chosen.tolist())
 
 
 class RenderedDataset(Dataset[Rendered]):
-    """Rendered samples by number."""
+    """Rendered samples by number: those of each source that were chosen, source after source.
 
-    def __init__(self, samples: Sequence[Rendered]) -> None:
-        self.samples = samples
+    Args:
+        sources: samples of each source, and the numbers of those that were chosen (some perhaps several times).
+    """
+
+    def __init__(self, sources: Sequence[tuple[RenderedSamples, Sequence[int]]]) -> None:
+        self.sources: list[RenderedSamples] = [samples for samples, _ in sources]
+        self.source_of = np.repeat(np.arange(len(sources)), [len(chosen) for _, chosen in sources])
+        self.number_of = np.concatenate([np.asarray(chosen, np.int64) for _, chosen in sources] or [np.zeros(0, int)])
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.number_of)
 
     def __getitem__(self, index: int) -> Rendered:
-        return self.samples[index]
+        if index >= len(self):
+            raise IndexError(index)  # ends a loop over the data set
+        return self.sources[int(self.source_of[index])][int(self.number_of[index])]
+
+    def images(self) -> list[tuple[str, ...]]:
+        """Return the images of every sample, without putting the samples together."""
+        places = zip(self.source_of.tolist(), self.number_of.tolist(), strict=True)
+        return [self.sources[source].images[number] for source, number in places]
+
+    def content_hash(self) -> str:
+        """Hash what is trained on, in its order: ids, labels and names of images."""
+        digest = hashlib.sha256()
+        for source, number in zip(self.source_of.tolist(), self.number_of.tolist(), strict=True):
+            digest.update(self.sources[source].content(number))
+        return f"sha256:{digest.hexdigest()}"
 
 
 class SharedImageSampler(Sampler[int]):
     """Shuffle images, then the samples of each, so that samples about the same images are neighbours.
 
     The order is a function of seed and epoch alone. Without `share_images` samples are shuffled one by one.
+
+    Args:
+        images: those of every sample.
     """
 
-    def __init__(self, samples: Sequence[Rendered], seed: int, *, share_images: bool) -> None:
+    def __init__(self, images: Sequence[tuple[str, ...]], seed: int, *, share_images: bool) -> None:
         self.seed = seed
         self.epoch = 0
         groups: dict[object, list[int]] = {}
-        for index, sample in enumerate(samples):
-            groups.setdefault(sample.images if share_images and sample.images else index, []).append(index)
+        for index, own in enumerate(images):
+            groups.setdefault(own if share_images and own else index, []).append(index)
         self.groups = list(groups.values())
 
     def set_epoch(self, epoch: int) -> None:

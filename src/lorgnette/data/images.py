@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lorgnette.errors import DataError
+from lorgnette.run import cache_folder
 
 MAX_PIXELS = 100_000_000
 """Images with more pixels are refused: a small file can unpack to gigabytes (a decompression bomb)."""
@@ -60,12 +61,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def keep_image(data: bytes) -> str:
     """Write an encoded image that came inside a data file to the cache, named by its content; return its path.
 
-    Samples name images by path, so that a set's pictures need not be in memory. The cache is `lorgnette/images` under
-    `XDG_CACHE_HOME`, `~/.cache` if that is not set.
+    Samples name images by path, so that a set's pictures need not be in memory.
     """
     digest = hashlib.sha256(data).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorgnette" / "images"
-    file = cache / digest[:2] / digest
+    file = cache_folder("images") / digest[:2] / digest
     if not file.is_file() or file.stat().st_size != len(data):
         file.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=file.parent, delete=False) as unfinished:

@@ -44,6 +44,29 @@ class Rendered:
         return sum(label != IGNORE_INDEX for label in self.labels)
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What `Rendered` is made of: the same, but every image is one token yet.
+
+    Attributes:
+        input_ids, labels, shortened: as in `Rendered`.
+    """
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    shortened: int = 0
+
+    def rendered(self, sample_id: str, images: tuple[str, ...], image_token_id: int, image_tokens: int) -> Rendered:
+        """Give every image its full number of tokens."""
+        ids: list[int] = []
+        labels: list[int] = []
+        for token, label in zip(self.input_ids, self.labels, strict=True):
+            times = image_tokens if token == image_token_id else 1
+            ids.extend([token] * times)
+            labels.extend([label] * times)
+        return Rendered(sample_id, images, tuple(ids), tuple(labels), self.shortened)
+
+
 class Renderer:
     """Render samples for one tokenizer, chat template and number of tokens an image.
 
@@ -71,7 +94,7 @@ class Renderer:
         self.max_text_tokens = max_text_tokens
         self.too_long = too_long
         # Question-answering data repeats the same few conversations over many images.
-        self._encode = lru_cache(maxsize=100_000)(self._encode_uncached)
+        self._encode = lru_cache(maxsize=10_000)(self._encode_uncached)
 
     def render(self, sample: Sample) -> Rendered:
         """Render a whole conversation with labels.
@@ -80,12 +103,19 @@ class Renderer:
             DataError: if the sample is malformed, its spans do not fall on token boundaries, nothing in it is
                 supervised, or it is too long and the policy refuses it.
         """
+        return self.encode(sample).rendered(sample.id, sample.images, self.image_token_id, self.image_tokens)
+
+    def encode(self, sample: Sample) -> Encoded:
+        """Render a whole conversation with labels, every image as one token; this depends on its turns alone.
+
+        Raises:
+            DataError: as `render`.
+        """
         check_sample(sample)
         try:
-            ids, labels, shortened = self._shorten(sample.turns)
+            return Encoded(*self._shorten(sample.turns))
         except DataError as error:
             raise DataError(f"{sample.origin} (id {sample.id}): {error}") from error
-        return Rendered(sample.id, sample.images, *self._expand(ids, labels), shortened)
 
     def render_prompt(self, sample_id: str, images: tuple[str, ...], turns: Sequence[Turn]) -> Rendered:
         """Render turns up to where the model shall answer; no label is set.
@@ -99,7 +129,23 @@ class Renderer:
                 f"{sample_id}: the prompt has {ids.count(self.image_token_id)} {IMAGE_TAG} tags but "
                 f"{len(images)} images."
             )
-        return Rendered(sample_id, images, *self._expand(ids, (IGNORE_INDEX,) * len(ids)))
+        encoded = Encoded(ids, (IGNORE_INDEX,) * len(ids))
+        return encoded.rendered(sample_id, images, self.image_token_id, self.image_tokens)
+
+    def first_answer_token(self, turns: Sequence[Turn], answer: str) -> int:
+        """Return the token that an answer to these turns begins with, in the form that it has right after the prompt.
+
+        Raises:
+            DataError: if the answer does not begin on a token boundary, or the prompt reads otherwise before it.
+        """
+        ids, labels = self._encode_uncached((*turns, Turn("assistant", answer)))
+        prompt = self._encode_prompt(tuple(turns))
+        if ids[: len(prompt)] != prompt or labels[len(prompt)] == IGNORE_INDEX:
+            raise DataError(
+                f"the prompt has other tokens when it is followed by {answer!r} in chat template "
+                f"'{self.template.name}', so the answer's first token is not defined."
+            )
+        return ids[len(prompt)]
 
     def _encode_prompt(self, turns: tuple[Turn, ...]) -> tuple[int, ...]:
         text = self._with_bos(self.template.render(turns, add_generation_prompt=True))
@@ -173,15 +219,6 @@ class Renderer:
         if bos is None or text.startswith(bos):
             return text
         return bos + text if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id] else text
-
-    def _expand(self, ids: tuple[int, ...], labels: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        out_ids: list[int] = []
-        out_labels: list[int] = []
-        for token, label in zip(ids, labels, strict=True):
-            times = self.image_tokens if token == self.image_token_id else 1
-            out_ids.extend([token] * times)
-            out_labels.extend([label] * times)
-        return tuple(out_ids), tuple(out_labels)
 
 
 def _labels(

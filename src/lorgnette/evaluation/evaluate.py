@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,24 +11,17 @@ from typing import Any
 
 from rich.console import Console
 
-from lorgnette.data.images import read_pixels
-from lorgnette.data.rendering import Rendered, Renderer
-from lorgnette.data.sample import IMAGE_TAG, Turn
-from lorgnette.data.templates import stop_ids
 from lorgnette.errors import DataError, InputError
-from lorgnette.evaluation.prompts import fill
-from lorgnette.evaluation.results import prediction, summarise
-from lorgnette.evaluation.schema import check_result
+from lorgnette.evaluation.asking import Asker, Question
+from lorgnette.evaluation.results import PREDICTIONS, fingerprint_of, write_result
 from lorgnette.evaluation.scoring import score_answers
 from lorgnette.evaluation.tasks import options_of, read_documents
-from lorgnette.evaluation.tasks.task import Document, Task
-from lorgnette.inference.engine import Generation, batches, generate
+from lorgnette.evaluation.tasks.task import ChoiceTask, Document, Task
+from lorgnette.inference.engine import batches
 from lorgnette.models.loading import Llava
 from lorgnette.progress import progress_bar
 from lorgnette.run import append_json_line, read_json, read_json_lines, write_json, write_json_lines
 
-PREDICTIONS = "predictions.jsonl"
-RESULT = "result.json"
 SETTINGS = "settings.json"
 
 
@@ -73,46 +65,26 @@ def evaluate(
     score_answers(task, documents, [""] * len(documents))  # what scoring lacks shows before the hours of answering
     made_by = _made_by(llava, task, settings, documents, unusable, model)
     _require_same(folder, made_by)
-    texts = [fill(made_by["prompt"], document) for document in documents]
-    renderer = Renderer(llava.template(), llava.core.config.image_token_id, llava.image_tokens)
-    prompts = [_rendered(renderer, document, text) for document, text in zip(documents, texts, strict=True)]
-    done = _resume(folder, prompts, documents, settings.batch_size)
+    asker = Asker(llava, made_by["prompt"], made_by["decoding"].get("max_new_tokens"))
+    questions = [asker.question(document) for document in documents]
+    done = _resume(folder, questions, settings.batch_size)
     with progress_bar(console) as progress:
         bar = progress.add_task(label, total=len(documents), completed=len(done))
-        for batch in batches(prompts, settings.batch_size):
-            if documents[batch[0]].id in done:
+        for batch in batches([question.prompt for question in questions], settings.batch_size):
+            asked = [questions[index] for index in batch]
+            if asked[0].document.id in done:
                 continue
             began = time.perf_counter()
-            answers = generate(
-                llava,
-                [prompts[index] for index in batch],
-                lambda path: read_pixels(llava.processor.image_processor, path),
-                made_by["decoding"]["max_new_tokens"],
-                stop_ids(llava.template()),
-            )
-            seconds = (time.perf_counter() - began) / len(batch)
-            for index, answer in zip(batch, answers, strict=True):
-                row = {"id": documents[index].id, "prompt": texts[index]} | _answer(llava, answer)
-                append_json_line(folder / PREDICTIONS, row | {"seconds": round(seconds, 4)})
-            progress.advance(bar, len(batch))
-    return _finish(folder, task, documents, made_by | {"versions": dict(versions)})
-
-
-def _finish(folder: Path, task: Task, documents: Sequence[Document], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Score the answers of a folder and write predictions.jsonl, in the order of its lines, and result.json."""
-    by_id = {document.id: document for document in documents}
+            answers = asker.answers(asked)
+            seconds = round((time.perf_counter() - began) / len(asked), 4)
+            for question, answer in zip(asked, answers, strict=True):
+                row = {"id": question.document.id, "prompt": question.text, **answer, "seconds": seconds}
+                append_json_line(folder / PREDICTIONS, row)
+            progress.advance(bar, len(asked))
     rows = read_json_lines(folder / PREDICTIONS)
-    answered = [by_id[row["id"]] for row in rows]
-    scored = score_answers(task, answered, [row["answer"] for row in rows])
-    predictions = [
-        prediction(document, row, score, task.metric)
-        for document, row, score in zip(answered, rows, scored.rows, strict=True)
-    ]
-    result = {"task": task.name} | summarise(task.metric, predictions, scored) | dict(about)
-    check_result(result, predictions)
-    write_json_lines(folder / PREDICTIONS, predictions)
-    write_json(folder / RESULT, result)
-    return result
+    by_id = {document.id: document for document in documents}
+    answered = [by_id[row["id"]] for row in rows]  # in the order of the file, which is that of the images
+    return write_result(folder, task, answered, rows, made_by | {"versions": dict(versions)})
 
 
 def _made_by(
@@ -123,34 +95,30 @@ def _made_by(
     unusable: Mapping[str, int],
     model: Mapping[str, Any],
 ) -> dict[str, Any]:
+    images = dict.fromkeys(path for document in documents for path in document.images)
     return {
         "task": task.name,
         "metric": task.metric,
         "options": options_of(task),
         "prompt": settings.prompt or task.prompt,
         "chat_template": llava.template().jinja,
-        "decoding": {"method": "greedy", "max_new_tokens": settings.max_new_tokens or task.max_new_tokens},
+        "decoding": _decoding(task, settings),
         "data": {
             "split": settings.split or task.split,
             "limit": settings.limit,
             "documents": len(documents),
             "unusable": dict(unusable),
-            "fingerprint": _fingerprint(documents),
+            "fingerprint": fingerprint_of(documents, {path: _content_hash(path) for path in images}),
         },
         "batch_size": settings.batch_size,
         "model": dict(model),
     }
 
 
-def _fingerprint(documents: Sequence[Document]) -> str:
-    """Hash what is asked: texts, references and the images' contents, wherever they lie."""
-    images = {path: _content_hash(path) for path in dict.fromkeys(path for d in documents for path in d.images)}
-    content = [
-        [d.id, d.question, d.reference, d.kind, dict(d.groups), dict(d.fields), dict(d.choices)]
-        + [images[path] for path in d.images]
-        for d in documents
-    ]
-    return f"sha256:{hashlib.sha256(json.dumps(content).encode()).hexdigest()}"
+def _decoding(task: Task, settings: Settings) -> dict[str, Any]:
+    if isinstance(task, ChoiceTask) and task.by_likelihood:
+        return {"method": "likelihood"}
+    return {"method": "greedy", "max_new_tokens": settings.max_new_tokens or task.max_new_tokens}
 
 
 def _content_hash(image: str) -> str:
@@ -178,26 +146,13 @@ def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
         raise InputError(f"{folder}: holds predictions that were made with another {', '.join(different)}. {remedy}")
 
 
-def _rendered(renderer: Renderer, document: Document, text: str) -> Rendered:
-    turn = Turn("user", f"{IMAGE_TAG}\n" * len(document.images) + text)
-    return renderer.render_prompt(document.id, document.images, (turn,))
-
-
-def _resume(folder: Path, prompts: Sequence[Rendered], documents: Sequence[Document], batch_size: int) -> set[str]:
+def _resume(folder: Path, questions: Sequence[Question], batch_size: int) -> set[str]:
     """Keep the predictions of whole batches, so that every batch is computed as in a run without interruption."""
     rows = {row.get("id"): row for row in read_json_lines(folder / PREDICTIONS)}
     kept: list[dict[str, Any]] = []
-    for batch in batches(prompts, batch_size):
-        ids = [documents[index].id for index in batch]
+    for batch in batches([question.prompt for question in questions], batch_size):
+        ids = [questions[index].document.id for index in batch]
         if all(name in rows for name in ids):
             kept.extend(rows[name] for name in ids)
     write_json_lines(folder / PREDICTIONS, kept)
     return {row["id"] for row in kept}
-
-
-def _answer(llava: Llava, answer: Generation) -> dict[str, Any]:
-    return {
-        "answer": llava.tokenizer.decode(answer.ids, skip_special_tokens=True).strip(),
-        "raw": llava.tokenizer.decode(answer.ids, skip_special_tokens=False),
-        "stopped_by": answer.stopped_by,
-    }

@@ -1,18 +1,68 @@
-"""Scores of single answers to predictions and a result with its uncertainty. Reads no model."""
+"""Answers to predictions.jsonl and result.json: rows with their scores, averages with their uncertainty.
+
+Reads no model, so that answers of any tool can be scored.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import norm
 
 from lorgnette.evaluation.metrics.aggregate import AGGREGATES
-from lorgnette.evaluation.tasks.task import Document, Score, Scored
+from lorgnette.evaluation.schema import check_result
+from lorgnette.evaluation.scoring import score_answers
+from lorgnette.evaluation.tasks.task import Document, Score, Scored, Task
+from lorgnette.run import write_json, write_json_lines
 
+PREDICTIONS = "predictions.jsonl"
+RESULT = "result.json"
 RESAMPLES = 1000
 """Bootstrap samples behind the interval of a corpus metric; its ends then move by about a twentieth of its width."""
+
+
+def write_result(
+    folder: Path,
+    task: Task,
+    documents: Sequence[Document],
+    asked: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Score answers and write predictions.jsonl and result.json; return what the latter holds.
+
+    Args:
+        asked: for every document `prompt`, `answer`, `raw`, `seconds` and `stopped_by`.
+        about: what made the answers, as the schema names it; `counts` are added to the task's own.
+
+    Raises:
+        DataError: if the task cannot score an answer.
+    """
+    scored = score_answers(task, documents, [row["answer"] for row in asked])
+    predictions = [
+        prediction(document, row, score, task.metric)
+        for document, row, score in zip(documents, asked, scored.rows, strict=True)
+    ]
+    result = {"task": task.name} | summarise(task.metric, predictions, scored) | dict(about)
+    result["counts"] = dict(scored.counts) | dict(about.get("counts", {}))
+    check_result(result, predictions)
+    write_json_lines(folder / PREDICTIONS, predictions)
+    write_json(folder / RESULT, result)
+    return result
+
+
+def fingerprint_of(documents: Sequence[Document], images: Mapping[str, str]) -> str:
+    """Hash what is asked: texts, references, and of the images what `images` says of their contents."""
+    content = [
+        [d.id, d.question, d.reference, d.kind, dict(d.groups), dict(d.fields), dict(d.choices)]
+        + [images.get(path) for path in d.images]
+        for d in documents
+    ]
+    return f"sha256:{hashlib.sha256(json.dumps(content).encode()).hexdigest()}"
 
 
 def prediction(document: Document, asked: Mapping[str, Any], score: Score, metric: str) -> dict[str, Any]:

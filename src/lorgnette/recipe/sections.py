@@ -77,11 +77,13 @@ class Source(Section):
     path: Text
     """A file, a folder or a hub name; a relative path starts where you type the command."""
     format: Text
-    """Which reader understands it: llava, easy-vqa-captions...; or your own, as `package.module:Name`."""
+    """Which reader understands it: llava, instruct, easy-vqa...; or your own, as `package.module:Name`."""
     split: Text | None = None
     """Which part of the set is read; null where the source has no parts."""
     images: Text | None = None
-    """The folder of its images; null: beside the data, or inside it."""
+    """The folder of its images, or `coco:FOLDER` (docs/data.md); null: beside the data, or inside it."""
+    options: dict[str, Any] = {}
+    """Options of the reader, by name; docs/data.md has them."""
     limit: Count | None = None
     """At most so many samples; null: all."""
     weight: Rate = 1.0

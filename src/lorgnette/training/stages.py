@@ -6,8 +6,6 @@ where LoRA was trained, else `trained.safetensors`.
 
 from __future__ import annotations
 
-import hashlib
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from rich.table import Table
 from transformers import TrainingArguments
 
 from lorgnette.data.dataset import Findings, RenderedDataset, RowCollator, render_all, weighted
+from lorgnette.data.encodings import Encodings, cache_file
 from lorgnette.data.images import open_image
 from lorgnette.data.readers import read_samples
 from lorgnette.data.rendering import Rendered, Renderer
@@ -62,7 +61,7 @@ def run_stage(
         train, findings = render_sources(stage, stage.data, llava, seed, max_bad_share, progress)
         validation, validation_findings = render_sources(stage, stage.validation, llava, seed, max_bad_share, progress)
     checkpoint = last_whole_checkpoint(folder)
-    made_from = {"data": content_hash(train), "base": fingerprint(llava.source)}
+    made_from = {"data": train.content_hash(), "base": fingerprint(llava.source)}
     if checkpoint is not None:
         require_same_origin(folder, made_from)
     prepared = prepare(stage, llava)
@@ -84,8 +83,8 @@ def run_stage(
     trainer = RowTrainer(
         prepared,
         args,
-        RenderedDataset(train),
-        RenderedDataset(validation) if validation else None,
+        train,
+        validation if validation else None,
         RowCollator(llava.processor.image_processor, llava.core.config.image_token_id, stage.share_images),
         modes,
         rates,
@@ -137,15 +136,6 @@ def restore_stage(stage: Stage, llava: Llava, folder: Path) -> Llava:
     return prepared
 
 
-def content_hash(samples: Sequence[Rendered]) -> str:
-    """Hash what is trained on, in its order: ids, labels and names of images."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(repr((sample.id, sample.images)).encode())
-        digest.update(array("q", (*sample.input_ids, *sample.labels)).tobytes())
-    return f"sha256:{digest.hexdigest()}"
-
-
 def require_same_origin(folder: Path, made_from: dict[str, str]) -> None:
     """Refuse to go on from a checkpoint with other data or another model than it was made with.
 
@@ -165,7 +155,7 @@ def usable_samples(stage: Stage, llava: Llava) -> Iterator[Rendered]:
     """Yield the samples of a stage that render and whose images open, in their order; others are passed over."""
     renderer = renderer_of(stage, llava)
     for source in stage.data:
-        for sample in read_samples(source.path, source.format, source.split, source.images, source.limit):
+        for sample in samples_of(source):
             try:
                 if isinstance(sample, Sample):
                     rendered = renderer.render(sample)
@@ -260,28 +250,49 @@ def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, conso
     )
     if findings.shortened:
         console.print(f"shortened: {findings.shortened:,} samples by {findings.shortened_tokens:,} text tokens")
-    for reason, count in findings.dropped.most_common():
-        console.print(f"dropped: {count:,} samples: {reason}", markup=False)
+    for title, counted in (
+        ("mended", findings.mended),
+        ("left out", findings.left_out),
+        ("dropped", findings.dropped),
+    ):
+        for reason, count in counted.most_common():
+            console.print(f"{title}: {count:,} samples: {reason}", markup=False)
+    for note in findings.notes:
+        console.print(f"note: {note}", markup=False)
 
 
 def render_sources(
     stage: Stage, sources: Sequence[Source], llava: Llava, seed: int, max_bad_share: float, progress: Progress
-) -> tuple[list[Rendered], Findings]:
+) -> tuple[RenderedDataset, Findings]:
     """Render all samples of a stage's sources, each source repeated by its weight.
 
     Raises:
         DataError: if a source cannot be read, or too many of its samples cannot be used.
     """
     renderer = renderer_of(stage, llava)
-    everything: list[Rendered] = []
+    everything = []
     total = Findings()
     for source in sources:
-        samples = read_samples(source.path, source.format, source.split, source.images, source.limit)
+        samples = samples_of(source)
         shown = progress.track(samples, total=None, description=f"reading {source.path}")
-        rendered, findings = render_all(shown, renderer, max_bad_share)
-        chosen = weighted(rendered, source.weight, seed)
+        encodings = Encodings(cache_file(renderer, source.path, source.format, source.split))
+        rendered, findings = render_all(shown, renderer, max_bad_share, encodings)
+        encodings.keep()
+        findings.notes += encodings.notes
+        if source.limit is not None and findings.read < source.limit:
+            findings.notes.append(f"{source.path}: limit {source.limit:,}, but it has only {findings.read:,} samples")
+        chosen = weighted(len(rendered), source.weight, seed)
         if not chosen:
             raise DataError(f"{source.path}: weight {source.weight} of {len(rendered)} samples leaves none.")
-        everything.extend(chosen)
+        everything.append((rendered, chosen))
         total = total + findings
-    return everything, total
+    return RenderedDataset(everything), total
+
+
+def samples_of(source: Source) -> Iterator[Sample | DataError]:
+    """Read a source of the recipe.
+
+    Raises:
+        DataError: if there is no such format, or the source cannot be read.
+    """
+    return read_samples(source.path, source.format, source.split, source.images, source.limit, source.options)

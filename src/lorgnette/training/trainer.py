@@ -110,7 +110,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]
     def _loader(self, dataset: RenderedDataset, batch_size: int, seed: int | None) -> DataLoader[Any]:
         sampler = None
         if seed is not None:
-            sampler = SharedImageSampler(dataset.samples, seed, share_images=self.data_collator.share_images)
+            sampler = SharedImageSampler(dataset.images(), seed, share_images=self.data_collator.share_images)
         workers = self.args.dataloader_num_workers
         loader: DataLoader[Any] = DataLoader(
             dataset,

@@ -6,34 +6,114 @@ raises one where the whole source cannot be read.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
+from typing import Any
 
+from lorgnette.data.readers.captions import captions_variants, read_captions
 from lorgnette.data.readers.easy_vqa import read_easy_vqa, read_easy_vqa_captions
-from lorgnette.data.readers.llava import read_llava
+from lorgnette.data.readers.gqa import read_gqa
+from lorgnette.data.readers.instruct import instruct_variants, read_instruct
+from lorgnette.data.readers.llava import llava_variants, read_llava
+from lorgnette.data.readers.mmbench import read_mmbench
+from lorgnette.data.readers.remote_sensing import read_rs_instructions, rs_instructions_variants
+from lorgnette.data.readers.source import Reader, SourceSpec, without_options
+from lorgnette.data.readers.vqa import read_vqa, vqa_variants
 from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError, nearest
-
-Reader = Callable[[str, str | None, str | None], Iterator[Sample | DataError]]
-"""(path, split, images folder) -> samples."""
+from lorgnette.errors import DataError, LeftOut, LorgnetteError, nearest
 
 READERS: Mapping[str, Reader] = {
     "llava": read_llava,
-    "easy-vqa": read_easy_vqa,
-    "easy-vqa-captions": read_easy_vqa_captions,
+    "instruct": read_instruct,
+    "rs-instructions": read_rs_instructions,
+    "captions": read_captions,
+    "vqa": read_vqa,
+    "gqa": read_gqa,
+    "mmbench": read_mmbench,
+    "easy-vqa": without_options(read_easy_vqa),
+    "easy-vqa-captions": without_options(read_easy_vqa_captions),
 }
+
+VARIANTS: Mapping[str, Callable[[SourceSpec], Iterator[str]]] = {
+    "llava": llava_variants,
+    "instruct": instruct_variants,
+    "rs-instructions": rs_instructions_variants,
+    "captions": captions_variants,
+    "vqa": vqa_variants,
+}
+"""Formats that are written in several ways -> which of them each row is, in words to count and to print."""
 
 
 def read_samples(
-    path: str, format: str, split: str | None = None, images: str | None = None, limit: int | None = None
+    path: str,
+    format: str,
+    split: str | None = None,
+    images: str | None = None,
+    limit: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[Sample | DataError]:
-    """Read a source, at most `limit` rows of it.
+    """Read a source, at most `limit` rows of it; rows that an option leaves out are not counted for the limit.
 
     Raises:
         DataError: if there is no such format, or the source cannot be read.
     """
-    if format not in READERS:
+    reader = find_reader(format, path)
+    return _at_most(limit, reader(SourceSpec(path, split, images, options or {})))
+
+
+def find_reader(format: str, path: str) -> Reader:
+    """Return the reader of a format, or one of the user's by "package.module:Name".
+
+    Raises:
+        DataError: if there is none of that name, or it cannot be imported.
+    """
+    if format in READERS:
+        return READERS[format]
+    module, colon, name = format.partition(":")
+    if not colon:
         raise DataError(
-            f"{path}: there is no format '{format}'. Allowed: {', '.join(READERS)}.{nearest(format, READERS)}"
+            f"{path}: there is no format '{format}'. Allowed: {', '.join(READERS)}, or your own as package.module:Name."
+            f"{nearest(format, READERS)}"
         )
-    return itertools.islice(READERS[format](path, split, images), limit)
+    try:
+        read = vars(import_module(module))[name]
+    except (Exception, SystemExit) as error:  # whatever the user's own module does when it is imported
+        raise DataError(
+            f"format '{format}': cannot be imported ({type(error).__name__}: {error}). Next: check that {module} is on "
+            f"the Python path and that {name} is in it."
+        ) from error
+    if not callable(read):
+        raise DataError(f"format '{format}': is no function. Allowed: one that takes a SourceSpec; see docs/data.md.")
+    return lambda spec: _checked(format, read, spec)
+
+
+def _checked(
+    format: str, read: Callable[[SourceSpec], Iterable[Any]], spec: SourceSpec
+) -> Iterator[Sample | DataError]:
+    """Yield what a reader of the user yields, if it is what a reader may yield."""
+    number = 0
+    try:
+        for number, found in enumerate(read(spec)):
+            if not isinstance(found, DataError) and not _is_sample(found):
+                allowed = "Allowed: a Sample of texts, or a RowError; see docs/data.md."
+                raise DataError(f"{spec.path}, row {number}: the format '{format}' gave {found!r:.200}. {allowed}")
+            yield found
+    except LorgnetteError:
+        raise
+    except Exception as error:  # a reader is the user's own code
+        raise DataError(f"{spec.path}, row {number}: the format '{format}' raised {error!r:.300}.") from error
+
+
+def _is_sample(found: Any) -> bool:
+    return isinstance(found, Sample) and all(
+        isinstance(text, str) for text in (found.id, *found.images, *(turn.text for turn in found.turns))
+    )
+
+
+def _at_most(limit: int | None, rows: Iterator[Sample | DataError]) -> Iterator[Sample | DataError]:
+    read = 0
+    for row in rows:
+        yield row
+        read += not isinstance(row, LeftOut)
+        if read == limit:
+            return

@@ -10,11 +10,18 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from lorgnette.errors import DataError, LorgnetteError, RowError, nearest
+from lorgnette.errors import DataError, LeftOut, LorgnetteError, RowError, nearest
+from lorgnette.evaluation.tasks.captions import Captions
 from lorgnette.evaluation.tasks.easy_vqa import EasyVQA
+from lorgnette.evaluation.tasks.gqa import GQA, GQARu
+from lorgnette.evaluation.tasks.instruct import Instruct
+from lorgnette.evaluation.tasks.mmbench import MMBench, MMBenchRu
 from lorgnette.evaluation.tasks.task import Document, RowTask, SetTask, Task
+from lorgnette.evaluation.tasks.vqa import VQA
 
-TASKS: Mapping[str, Callable[..., Task]] = {"easy-vqa": EasyVQA}
+TASKS: Mapping[str, Callable[..., Task]] = {
+    made.name: made for made in (EasyVQA, GQA, GQARu, MMBench, MMBenchRu, VQA, Captions, Instruct)
+}
 
 MAX_BAD_SHARE = 0.01
 """A benchmark of which more than this cannot be read is another benchmark."""
@@ -58,7 +65,8 @@ def read_documents(task: Task, split: str | None, limit: int | None = None) -> t
         raise
     except Exception as error:  # a task is the user's own code
         raise DataError(f"task {task.name}: documents() raised {error!r}.") from error
-    bad = [row for row in given if isinstance(row, DataError)]
+    errors = [row for row in given if isinstance(row, DataError)]
+    bad = [row for row in errors if not isinstance(row, LeftOut)]
     if len(bad) > MAX_BAD_SHARE * len(given):
         raise DataError(
             f"task {task.name}: {len(bad):,} of {len(given):,} rows cannot be used, the first: {bad[0]} "
@@ -73,7 +81,7 @@ def read_documents(task: Task, split: str | None, limit: int | None = None) -> t
     repeated = [name for name, times in Counter(document.id for document in documents).items() if times > 1]
     if repeated:
         raise DataError(f"task {task.name}: document ids are not unique: {', '.join(repeated[:3])}.")
-    return documents, dict(Counter(row.kind if isinstance(row, RowError) else "unreadable" for row in bad))
+    return documents, dict(Counter(row.kind if isinstance(row, RowError) else "unreadable" for row in errors))
 
 
 def _is_document(row: Any) -> bool:

@@ -113,3 +113,12 @@ class SetTask(Asked, Protocol):
 
 
 Task = RowTask | SetTask
+
+
+@runtime_checkable
+class ChoiceTask(Protocol):
+    """A benchmark that may be answered by the likelihood of its documents' letters instead of by generating."""
+
+    @property
+    def by_likelihood(self) -> bool:
+        """Tell whether it is so."""
