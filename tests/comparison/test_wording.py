@@ -87,5 +87,5 @@ def test_every_candidate_has_its_sentence_and_a_run_needs_no_names(comparison: C
 
 def test_other_scales_are_no_points(comparison: Callable[..., TaskComparison]) -> None:
     captions = comparison("captions", 0.1134, 0.05, 0.2, shares=False)
-    assert effect_text(captions, captions.shares) == "+0.113, 95 % 0.050 to 0.200"
+    assert effect_text(captions) == "+0.113 accuracy, 95 % 0.050 to 0.200"
     assert counts_text(captions) == "1,530 answers better, 16 worse, 2,454 the same"

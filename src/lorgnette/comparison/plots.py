@@ -107,7 +107,7 @@ def effects_plot(comparisons: Sequence[TaskComparison]) -> Drawing:
         axes.set_yticks(range(len(names)), [shortened(name, LONGEST_NAME) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.margins(x=0.1)
-        axes.set_xlabel("difference" + (", points" if factor > 1.0 else ""))
+        axes.set_xlabel("difference, points" if factor > 1.0 else printable(f"difference, {comparisons[0].metric}"))
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
 

@@ -33,8 +33,7 @@ COLUMNS = (
     *("after", "after_low", "after_high", "difference", "difference_low", "difference_high"),
     *("p_value", "p_corrected", "test", "wins", "losses", "verdict"),
 )
-LONGEST_NAME = 36
-LONGEST_HEADING = 12
+LONGEST_HEADING = 8
 
 
 def write_tables(folder: Path, compared: Sequence[Compared]) -> None:
@@ -152,23 +151,34 @@ def _table(comparisons: Sequence[TaskComparison]) -> Table:
     """Make one candidate's table: a line a task, and indented below it a line a group and a further metric."""
     baseline, candidate = comparisons[0].baseline, comparisons[0].candidate
     table = Table(
-        "task",
         title=Text(f"{printable(candidate)} against {printable(baseline)}"),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
+    table.add_column("task")  # the only column that gives way where the terminal is narrow
     headings = (shortened(baseline, LONGEST_HEADING), shortened(candidate, LONGEST_HEADING))
-    for heading in ("n", *headings, "difference", "95 % interval", "p-value"):
+    for heading in ("n", *headings, "diff.", "95 % interval", "p-value"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     for comparison in comparisons:
         table.add_section()
+        last = "kind"  # the grouping that needs no line of its own
         for metric, grouping, value, effect in rows_of(comparison):
             main = effect is comparison
-            name = comparison.task if main else f"  {_line_name(metric, grouping, value)}"
-            # Text is never markup: a group is whatever the data set calls it
-            table.add_row(Text(shortened(name, LONGEST_NAME)), *_cells(effect), style="bold" if main else "")
+            if grouping not in ("", last):
+                table.add_row(_line(f"  by {grouping}"), style="dim")
+            last = grouping or "kind"
+            table.add_row(
+                _line(comparison.task if main else f"  {value or metric}"),
+                *_cells(effect),
+                style="bold" if main else "",
+            )
     return table
+
+
+def _line(name: str) -> Text:
+    """Write a name on one line; never markup, for a group is whatever the data set calls it."""
+    return Text(printable(name), no_wrap=True, overflow="ellipsis")
 
 
 def _cells(effect: Effect) -> tuple[str, ...]:

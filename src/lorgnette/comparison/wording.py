@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from lorgnette.comparison.effects import ALPHA, BETTER, NOT_SHOWN, WORSE, Effect, TaskComparison
+from lorgnette.comparison.effects import ALPHA, BETTER, NOT_SHOWN, WORSE, TaskComparison
 from lorgnette.comparison.folders import AFTER, BEFORE
 from lorgnette.comparison.statistics import Interval
 
@@ -60,24 +60,18 @@ def shortened(text: str, longest: int) -> str:
     return clean if len(clean) <= longest else clean[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def effect_text(effect: Effect, shares: bool) -> str:
+def effect_text(comparison: TaskComparison) -> str:
     """Say how large a difference is: "+23.0 points, 95 % 21.1 to 24.9".
 
-    A point is a hundredth where scores lie between 0 and 1; other scores keep their own scale, as 0.113.
+    A point is a hundredth where scores lie between 0 and 1; other scores keep their own scale: "+0.113 cider".
     """
-    factor, digits, unit = (100.0, 1, " points") if shares else (1.0, 3, "")
+    factor, digits, unit = (100.0, 1, "points") if comparison.shares else (1.0, 3, comparison.metric)
     low, middle, high = (
-        round(value * factor, digits) + 0.0 for value in (effect.interval.low, effect.difference, effect.interval.high)
+        round(value * factor, digits) + 0.0
+        for value in (comparison.interval.low, comparison.difference, comparison.interval.high)
     )
-    text = f"{middle:+.{digits}f}{unit}, 95 % {low:.{digits}f} to {high:.{digits}f}"
+    text = f"{middle:+.{digits}f} {unit}, 95 % {low:.{digits}f} to {high:.{digits}f}"
     return text.replace("-", MINUS)
-
-
-def verdict_text(comparison: TaskComparison) -> str:
-    """Say what one comparison shows: "better on gqa: +2.0 points, 95 % 1.1 to 2.9", or that it shows nothing."""
-    if comparison.verdict == NOT_SHOWN:
-        return f"{NOT_SHOWN} on {comparison.task} ({effect_text(comparison, comparison.shares)})"
-    return f"{comparison.verdict} on {comparison.task}: {effect_text(comparison, comparison.shares)}"
 
 
 def sentence(comparisons: Sequence[TaskComparison]) -> str:
@@ -86,7 +80,7 @@ def sentence(comparisons: Sequence[TaskComparison]) -> str:
     "better on MMBench-ru: +23.0 points, 95 % 21.1 to 24.9; no difference shown on GQA-ru". What got worse is never
     left out, and what shows no difference is not called equal.
     """
-    said = [verdict_text(c) for verdict in (BETTER, WORSE) for c in comparisons if c.verdict == verdict]
+    said = [f"{v} on {c.task}: {effect_text(c)}" for v in (BETTER, WORSE) for c in comparisons if c.verdict == v]
     silent = [c.task for c in comparisons if c.verdict == NOT_SHOWN]
     if silent:
         said.append(f"{NOT_SHOWN} on {', '.join(silent)}")

@@ -171,9 +171,24 @@ def test_supervised_tokens_are_marked_with_colours_and_without(tmp_path: Path, r
 def test_an_unfinished_answer_is_seen_in_any_turn(renderer: Renderer) -> None:
     end = renderer.template.tokenizer.convert_tokens_to_ids("<|im_end|>")
     ids = (7, 8, 9, end, 7, 8, 9)
-    assert unfinished_answers(Encoded(ids, (IGNORE_INDEX, 8, 9, end, IGNORE_INDEX, 8, 9)), renderer.tokenizer, renderer.end_of_turn) == 1
-    assert unfinished_answers(Encoded(ids[:5], (IGNORE_INDEX, 8, 9, end, IGNORE_INDEX)), renderer.tokenizer, renderer.end_of_turn) == 0
-    assert unfinished_answers(Encoded(ids, (IGNORE_INDEX, 8, 9, IGNORE_INDEX, 7, 8, 9)), renderer.tokenizer, renderer.end_of_turn) == 2
+    assert (
+        unfinished_answers(
+            Encoded(ids, (IGNORE_INDEX, 8, 9, end, IGNORE_INDEX, 8, 9)), renderer.tokenizer, renderer.end_of_turn
+        )
+        == 1
+    )
+    assert (
+        unfinished_answers(
+            Encoded(ids[:5], (IGNORE_INDEX, 8, 9, end, IGNORE_INDEX)), renderer.tokenizer, renderer.end_of_turn
+        )
+        == 0
+    )
+    assert (
+        unfinished_answers(
+            Encoded(ids, (IGNORE_INDEX, 8, 9, IGNORE_INDEX, 7, 8, 9)), renderer.tokenizer, renderer.end_of_turn
+        )
+        == 2
+    )
 
 
 def test_a_row_is_found_by_id_or_number(wild_file: Path, wild_rows: list[Any], renderer: Renderer) -> None:
