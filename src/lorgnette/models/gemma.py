@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -58,6 +59,18 @@ def is_old(version: Any, source: str) -> bool:
             'into config.json, for example "transformers_version": "4.42.4".'
         )
     return (int(numbers[1]), int(numbers[2])) < (5, 4)
+
+
+def side_of(record: Mapping[str, Any], source: str) -> bool | None:
+    """Tell from a `lorgnette.json` whether a projector is meant for transformers before 5.4; None if nothing says so.
+
+    Raises:
+        ModelError: if it names a version that is none.
+    """
+    if "meant_for" in record:
+        return {OLD: True, NEW: False}.get(record["meant_for"])
+    versions = record.get("versions")
+    return is_old(versions.get("transformers"), source) if isinstance(versions, Mapping) else None
 
 
 def correct_projector(model: Any, source: str) -> None:

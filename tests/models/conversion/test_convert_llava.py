@@ -36,6 +36,26 @@ def to(source: Path, target: str, output: Path, **options) -> Done:
     return convert(str(source), target, output, Options(**options))
 
 
+def test_a_linear_projector_beside_lora(parts: Parts, tmp_path: Path) -> None:
+    tower, _ = parts("clip", "llama")
+    original = make_original(tmp_path / "base", tower, "linear")
+    to(tmp_path / "base", "hf", tmp_path / "hf", template="chatml")
+    make_lora(tmp_path / "lora", tower, original, ["q_proj"], kind="linear")
+    to(tmp_path / "lora", "hf", tmp_path / "peft", base=str(tmp_path / "hf"))
+    base = LlavaForConditionalGeneration.from_pretrained(tmp_path / "hf").eval()
+    adapted = PeftModel.from_pretrained(base, tmp_path / "peft").eval()
+    ids, pixels = ids_of(original.tokenizer), pixels_of()
+    assert largest_difference(hf_logits(adapted, ids, pixels, 4), original.logits(ids, pixels)) <= 1e-5
+    to(tmp_path / "peft", "llava", tmp_path / "back", base=str(tmp_path / "hf"), vision_tower=tower)
+    first, second = (torch.load(tmp_path / f / "non_lora_trainables.bin", weights_only=True) for f in ("lora", "back"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], value) for name, value in second.items())
+    make_original(tmp_path / "other", tower)
+    to(tmp_path / "other", "hf", tmp_path / "other-hf", template="chatml")
+    with pytest.raises(ModelError, match="held with the activation 'linear'"):
+        to(tmp_path / "lora", "hf", tmp_path / "no", base=str(tmp_path / "other-hf"))
+
+
 @pytest.mark.parametrize("kind", ["linear", "mlp2x_gelu"])
 @pytest.mark.parametrize("own_tower", [False, True])
 def test_full_checkpoints_keep_logits_and_come_back_bit_for_bit(
@@ -98,25 +118,31 @@ def test_projectors_alone_come_back_bit_for_bit(tmp_path: Path, kind: str, way: 
     assert all(torch.equal(back[name], value) for name, value in tensors.items())
 
 
-def make_lora(folder: Path, tower: str, original, targets: list[str], **more) -> dict[str, torch.Tensor]:
+def make_lora(folder: Path, tower: str, original, targets: list[str], kind: str = "mlp2x_gelu", **more):
     """A LoRA folder as LLaVA's train.py leaves it; the base it was trained on is `original`, with another projector."""
     adapted, tensors = lora_on(original.language, targets, seed=11, **more)
     write_adapter(folder, tensors, {"r": 4, "lora_alpha": 8, "target_modules": targets} | more, pickled=True)
-    projector = projector_tensors("mlp2x_gelu", seed=12)
+    projector = projector_tensors(kind, seed=12)
     beside = {f"base_model.model.model.mm_projector.{name}": value for name, value in projector.items()}
     torch.save(beside, folder / "non_lora_trainables.bin")
-    write_llava_config(folder, original.language, tower)
+    write_llava_config(folder, original.language, tower, kind)
     original.language = adapted
     original.projector.load_state_dict(projector)
     return tensors
 
 
-@pytest.mark.parametrize("more", [{}, {"use_rslora": True}])
-def test_lora_folders_become_peft_folders_and_come_back(parts: Parts, tmp_path: Path, more: dict) -> None:
+@pytest.mark.parametrize(
+    ("more", "own_tower"), [({}, False), ({"use_rslora": True}, False), ({}, True)], ids=["lora", "rslora", "tower"]
+)
+def test_lora_folders_become_peft_folders_and_come_back(
+    parts: Parts, tmp_path: Path, more: dict, own_tower: bool
+) -> None:
     tower, _ = parts("clip", "llama")
     original = make_original(tmp_path / "base", tower)
     to(tmp_path / "base", "hf", tmp_path / "base-hf", template="chatml")
     tensors = make_lora(tmp_path / "lora", tower, original, ["q_proj", "down_proj"], **more)
+    if own_tower:
+        _train_tower(tmp_path / "lora" / "non_lora_trainables.bin", original)
     ids, pixels = ids_of(original.tokenizer), pixels_of()
     expected = original.logits(ids, pixels)
     to(tmp_path / "lora", "hf", tmp_path / "peft", base=str(tmp_path / "base-hf"))
@@ -132,10 +158,20 @@ def test_lora_folders_become_peft_folders_and_come_back(parts: Parts, tmp_path: 
     first, second = (torch.load(tmp_path / f / "non_lora_trainables.bin", weights_only=True) for f in ("lora", "back"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], value) for name, value in second.items())
+    if own_tower:
+        return
     # without --base its own config.json says the sizes
     to(tmp_path / "lora", "hf", tmp_path / "peft2")
     one, two = (load_file(tmp_path / f / "adapter_model.safetensors") for f in ("peft", "peft2"))
     assert all(torch.equal(one[name], value) for name, value in two.items())
+
+
+def _train_tower(file: Path, original) -> None:
+    """Change the tower and save it as LLaVA does with unfreeze_mm_vision_tower."""
+    tower = {name: value + 0.05 for name, value in original.tower.state_dict().items()}
+    original.tower.load_state_dict(tower)
+    prefix = "base_model.model.model.vision_tower.vision_tower.vision_model."
+    torch.save(torch.load(file, weights_only=True) | {prefix + n: v for n, v in tower.items()}, file)
 
 
 def test_adapters_of_old_transformers_get_todays_names(parts: Parts, tmp_path: Path) -> None:

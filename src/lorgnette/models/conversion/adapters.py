@@ -20,6 +20,7 @@ from lorgnette.models.conversion.huggingface import (
     FILES,
     NESTED,
     local_folder,
+    nested,
     projector_of,
     projector_tensors,
     read_whole,
@@ -36,10 +37,11 @@ from lorgnette.models.conversion.lora import (
     write_peft,
 )
 from lorgnette.models.conversion.names import require_same, shapes_of, split
-from lorgnette.models.conversion.parts import Parts, Projector
+from lorgnette.models.conversion.parts import Parts, Projector, folded
+from lorgnette.models.conversion.projector import about
 from lorgnette.models.conversion.vocabulary import original_rows
 from lorgnette.models.conversion.weights import Tensors
-from lorgnette.models.gemma import image_feature_scale, is_old
+from lorgnette.models.gemma import NEW, OLD, image_feature_scale, side_of
 from lorgnette.models.loading import explained, load_config
 from lorgnette.models.saving import NESTED_TOWERS
 from lorgnette.run import library_versions, read_json, whole_folder
@@ -91,10 +93,7 @@ def read_hf_adapter(folder: Path) -> Parts:
         )
     read: dict[str, Any] = {**parts, **adapters}
     own = parts.get("projector")
-    old: bool | None = any(name.startswith(OLD_NAMES) for name in tensors) or None
-    if old is None and (folder / "lorgnette.json").is_file():
-        versions = read_json(folder / "lorgnette.json").get("versions", {})
-        old = is_old(versions.get("transformers"), str(folder / "lorgnette.json"))
+    old = any(name.startswith(OLD_NAMES) for name in tensors) or side_of(about(folder), str(folder))
     projector = projector_of(own, "gelu", old, str(folder)) if own else None
     return Parts(read.get("language_model"), read.get("vision_tower"), projector)
 
@@ -122,13 +121,16 @@ def convert_adapters(
     model = read_base(found, base, own_settings)
     parts, notes = _fitted(parts, model, own_settings, str(found.path))
     scale = image_feature_scale(model.text)
-    if parts.projector is not None:
+    projector = parts.projector
+    if projector is not None:
+        if found.kind == "peft" and model.llava is not None and model.llava.projector_hidden_act == "linear":
+            projector = replace(projector, layers=(folded(*projector.layers),))
         if scale != 1.0:
-            notes.append(f"a Gemma's projector, written for transformers {'>=' if to == 'hf' else '<'} 5.4")
-        parts = replace(parts, projector=parts.projector.meant_for(to != "hf", scale))
+            notes.append(f"a Gemma's projector, written for {NEW if to == 'hf' else OLD}")
+        parts = replace(parts, projector=projector.meant_for(to != "hf", scale))
     with whole_folder(output) as unfinished:
         if to in ("hf", "hf4"):
-            _write_hf(parts, model, unfinished, str(found.path))
+            _write_hf(parts, model, unfinished, str(found.path), OLD if to == "hf4" else NEW)
         elif to == "llava":
             _write_llava(parts, model, unfinished, vision_tower)
         else:
@@ -180,7 +182,7 @@ def _fitted(parts: Parts, base: Base, settings: dict[str, Any], where: str) -> t
             model = AutoModelForCausalLM.from_config(base.text)
         in_llava = base.llava is not None
         require_fitting(language, model, where, settings, _in_llava if in_llava else str)
-    if tower is not None and base.llava is None:
+    if tower is not None and (base.llava is None or base.source is None):
         raise ModelError(f"{where}: changes the vision tower. Next: --base LLAVA, a LLaVA of Hugging Face.")
     if isinstance(tower, Adapter):
         tower = renamed(tower, lambda name: name.removeprefix(NESTED))
@@ -196,7 +198,7 @@ def _in_llava(name: str) -> str:
     return name.replace("model.", LANGUAGE_MODEL, 1) if name.startswith("model.") else name
 
 
-def _write_hf(parts: Parts, base: Base, folder: Path, where: str) -> None:
+def _write_hf(parts: Parts, base: Base, folder: Path, where: str, meant_for: str) -> None:
     adapters = []
     saved: dict[str, Tensors] = {}
     if isinstance(parts.language_model, Adapter):
@@ -216,6 +218,8 @@ def _write_hf(parts: Parts, base: Base, folder: Path, where: str) -> None:
         require_same({f"{m}.{n}": s for m, own in saved.items() for n, s in shapes_of(own).items()}, shapes, where)
     write_peft(adapters, folder, base=base.source, saved=saved)
     record = {"kind": "converted adapter", "from": where, "base": base.source, "versions": library_versions()}
+    if parts.projector is not None:
+        record["meant_for"] = meant_for
     (folder / "lorgnette.json").write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
@@ -255,10 +259,13 @@ def _write_llava(parts: Parts, base: Base, folder: Path, vision_tower: str | Non
         assert whole.projector is not None  # a LLaVA folder of Hugging Face has one
         projector = whole.projector.meant_for(True, image_feature_scale(base.text))
     rows = original_rows(base.text.vocab_size, base.llava.image_token_id)
-    config = llava_writing.original_config(base.llava, projector, vision_tower, pads=True, own_tower=False)
+    settings = local_folder(base.source) / "preprocessor_config.json"
+    pads = settings.is_file() and bool(read_json(settings).get("do_pad"))
+    tower = parts.vision_tower
+    config = llava_writing.original_config(base.llava, projector, vision_tower, pads, own_tower=tower is not None)
     config["vocab_size"] = rows
     write_peft([with_head_rows(parts.language_model, rows)], folder, base=base.source, task="CAUSAL_LM")
-    llava_writing.write_beside_lora(projector, folder)
+    llava_writing.write_beside_lora(projector, nested(tower, base.llava.vision_config) if tower else None, folder)
     llava_writing.write_config(config, folder)
 
 

@@ -43,9 +43,12 @@ def write_projector_file(projector: Projector, folder: Path) -> None:
     write_pickle(join({"projector": projector_names(projector)}, FILES), folder / "mm_projector.bin")
 
 
-def write_beside_lora(projector: Projector, folder: Path) -> None:
-    """Write `non_lora_trainables.bin`."""
-    names = join({"projector": projector_names(projector)}, FILES)
+def write_beside_lora(projector: Projector, tower: Tensors | None, folder: Path) -> None:
+    """Write `non_lora_trainables.bin`: the projector, and the tower if it was trained whole."""
+    parts = {"projector": projector_names(projector)}
+    if tower is not None:
+        parts["vision_tower"] = tower
+    names = join(parts, FILES)
     write_pickle({f"base_model.model.{name}": tensor for name, tensor in names.items()}, folder / BESIDE_LORA)
 
 

@@ -22,7 +22,7 @@ from lorgnette.models.conversion.huggingface import projector_of, projector_tens
 from lorgnette.models.conversion.names import split
 from lorgnette.models.conversion.parts import Projector
 from lorgnette.models.conversion.weights import read_file
-from lorgnette.models.gemma import NEW, OLD, image_feature_scale, is_old
+from lorgnette.models.gemma import NEW, OLD, image_feature_scale, side_of
 from lorgnette.run import library_versions, read_json, whole_folder
 
 MEMORY = "model.multi_modal_projector."
@@ -64,18 +64,22 @@ def read_trained(found: Found) -> Projector:
     """
     table = dict.fromkeys(PREFIXES, ("projector", ""))
     tensors = split(read_file(found.path), table, str(found.path))["projector"]
-    beside = found.path.parent / "lorgnette.json"
-    about = read_json(beside) if beside.is_file() else {}
-    if not isinstance(about, dict):
-        raise ModelError(f"{beside}: is no JSON object.")
-    versions = about.get("versions")
-    if "meant_for" in about:
-        old = {OLD: True, NEW: False}.get(about["meant_for"])
-    elif isinstance(versions, dict):
-        old = is_old(versions.get("transformers"), str(beside))
-    else:
-        old = None
-    return projector_of(tensors, about.get("activation", "gelu"), old, str(found.path))
+    record = about(found.path.parent)
+    old = side_of(record, str(found.path.parent))
+    return projector_of(tensors, record.get("activation", "gelu"), old, str(found.path))
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """Read `lorgnette.json` of a folder; empty if there is none.
+
+    Raises:
+        ModelError: if it is no JSON object.
+    """
+    file = folder / "lorgnette.json"
+    record = read_json(file) if file.is_file() else {}
+    if not isinstance(record, dict):
+        raise ModelError(f"{file}: is no JSON object.")
+    return record
 
 
 def write_projector(projector: Projector, folder: Path, source: str) -> None:
