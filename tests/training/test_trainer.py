@@ -204,7 +204,7 @@ def test_too_many_bad_rows_stop_the_run_and_few_are_counted(
     data_file.write_text(json.dumps(rows))
     with pytest.raises(DataError, match=r"2 of 16 samples cannot be used") as error:
         train(stage_of(), llava, tmp_path)
-    assert "row 3 (id row-3): there is no image" in str(error.value)
+    assert "row 3 (id row-3): /nowhere/x.png: there is no such image" in str(error.value)
     assert not (tmp_path / "finetune").exists()
     _, shown = train(stage_of(), llava, tmp_path, max_bad_share=0.2)
     assert "14 of 16 samples" in shown
