@@ -15,6 +15,7 @@ from lorgnette.data.check.segments import Segment, printable
 
 STYLES = {"stop": "bold red", "drop": "red", "mend": "yellow", "keep": "cyan", "leave out": "dim"}
 MOST_VARIANTS = 4
+MOST_REASON = 150  # characters; the page has them all
 
 
 def print_checked(checked: Checked, console: Console) -> None:
@@ -51,7 +52,8 @@ def _table(checked: Checked) -> Table:
         places = [example.place.replace(checked.part.path, file, 1) for example in finding.examples]
         examples = [Text(printable(place), style="dim") for place in places]
         if finding.examples and finding.action in ("stop", "drop"):
-            examples.insert(1, Text(f"  {printable(finding.examples[0].reason)}"))
+            reason = finding.examples[0].reason.partition(" Next: ")[0]
+            examples.insert(1, Text(f"  {printable(reason[:MOST_REASON])}"))
         table.add_row(
             Text(printable(finding.kind), style=STYLES[finding.action]),
             f"{finding.count:,}",
