@@ -155,13 +155,17 @@ def test_a_bad_caption_leaves_the_others_of_its_image(tmp_path: Path) -> None:
     ]
 
 
-def test_captions_of_coco_without_an_image_are_errors(tmp_path: Path) -> None:
-    content = {**COCO, "annotations": [*COCO["annotations"], {"image_id": 5, "caption": "lost"}, {"caption": "x"}]}
+def test_captions_of_coco_without_an_image_and_images_without_an_id_are_errors(tmp_path: Path) -> None:
+    annotations = [*COCO["annotations"], {"image_id": 5, "caption": "lost"}, {"caption": "x"}]
+    images = [*COCO["images"], COCO["images"][0], {"file_name": "x.jpg"}]
+    content = {"images": images, "annotations": annotations}
     path = write(tmp_path, content)
     errors = [row for row in captioned_images(path, None, None) if isinstance(row, RowError)]
     assert [(error.kind, error.where) for error in errors] == [
         ("caption of no image", f"{path}, annotations, row 3"),
         ("caption of no image", f"{path}, annotations, row 4"),
+        ("id twice", f"{path}, images, row 2"),
+        ("no id", f"{path}, images, row 3"),
     ]
 
 

@@ -46,7 +46,6 @@ def bad(number: int) -> RowError:
 def rendered(samples: list[Any], renderer: Renderer, share: float = 1.0) -> tuple[RenderedSamples, Findings, Encodings]:
     encodings = Encodings(cache_file(renderer, "x.json", "llava", None))
     kept, findings = render_all(samples, renderer, share, encodings)
-    encodings.keep()
     return kept, findings, encodings
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
+import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 
 from lorgnette.data.readers import tables
 from lorgnette.data.readers.tables import Columns, file_rows, find_tables, hub_rows, is_on_hub, table_rows
 from lorgnette.data.sample import Origin
-from lorgnette.errors import DataError, RowError
+from lorgnette.errors import DataError, MissingExtra, RowError
 from small_sets import image_rows, picture, write_parquet
 
 COLUMNS = Columns(("id", "text"), ("more",))
@@ -54,6 +57,16 @@ def test_batches_and_row_groups_do_not_show(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "x.parquet", rows, row_group_size=tables.BATCH // 2 + 1)
     found = [entry for entry in file_rows(Path(file), COLUMNS) if isinstance(entry, tuple)]
     assert [(origin.row, row) for origin, row in found] == list(enumerate(rows))
+
+
+def test_a_parquet_of_images_is_never_in_memory(tmp_path: Path) -> None:
+    """40 MB of pictures in row groups of 1 MB: what Arrow holds at once is a batch of them."""
+    rows = [{"id": str(n), "image": {"bytes": random.Random(n).randbytes(100_000), "path": None}} for n in range(400)]
+    file = write_parquet(tmp_path / "x.parquet", rows, row_group_size=10)
+    before = pyarrow.total_allocated_bytes()
+    held = [pyarrow.total_allocated_bytes() - before for _ in file_rows(Path(file), Columns(("image",)))]
+    assert len(held) == 400
+    assert 1_000_000 < max(held) < 15_000_000
 
 
 @pytest.mark.parametrize(
@@ -173,6 +186,14 @@ def test_the_hub_is_streamed_without_decoding(tmp_path: Path, card: str) -> None
         list(hub_rows(name, "dev", COLUMNS, "x"))
     with pytest.raises(DataError, match="there is no column text"):
         list(hub_rows(name, "dev", COLUMNS, "pictures"))
+
+
+def test_a_library_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "x.parquet")
+    for name, path in (("pyarrow", str(tmp_path / "x.parquet")), ("datasets", "deepvk/GQA-ru")):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(MissingExtra, match=rf"^{name} is not installed.*pip install 'lorgnette\[datasets\]'"):
+            list(table_rows(path, "train", COLUMNS))
 
 
 def test_the_hub_is_asked_for_by_split() -> None:

@@ -243,7 +243,7 @@ def test_the_most_frequent_of_several_answers_is_learned(tmp_path: Path) -> None
     (tmp_path / "x.json").write_text(json.dumps(rows))
     found = list(vqa_questions(str(tmp_path / "x.json"), None, None))
     assert [row.answer for row in found if isinstance(row, VQAQuestion)] == ["a", "b"]
-    assert [row.id for row in found if isinstance(row, VQAQuestion)] == ["0", "1"]
+    assert [row.id for row in found if isinstance(row, VQAQuestion)] == ["x.json-0", "x.json-1"]
 
 
 @pytest.mark.parametrize(

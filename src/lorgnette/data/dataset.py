@@ -138,7 +138,7 @@ def render_all(
     """Render every sample; count those that cannot be used, and stop if they are too many.
 
     Args:
-        encodings: conversations that were rendered before; it takes up those that are new.
+        encodings: conversations that were rendered before; it takes up and keeps those that are new.
 
     Raises:
         DataError: if more than `max_bad_share` of the samples cannot be used, or none can.
@@ -167,6 +167,8 @@ def render_all(
         kept.add(sample, place)
         findings.kept += 1
         findings.mended.update(sample.mended)
+    encodings.keep()  # also where the rows are too bad: they will be mended, and the others rendered by then
+    findings.notes += encodings.notes
     bad = findings.read - findings.kept
     if not kept or bad > max_bad_share * findings.read:
         raise DataError(_too_many(findings, bad, max_bad_share))

@@ -195,10 +195,8 @@ def _layout(file: Path) -> tuple[str, Iterator[_Draft | RowError]]:
 
 
 def _coco(content: Mapping[str, Any], file: Path) -> Iterator[_Draft | RowError]:
-    captions: dict[Any, list[Any]] = {}
-    for entry in object_rows(content["images"], f"{file}, images"):
-        if not isinstance(entry, RowError) and isinstance(entry[1].get("id"), int | str):
-            captions.setdefault(entry[1]["id"], [])
+    ids = (row.get("id") for row in content["images"] if isinstance(row, dict))
+    captions: dict[Any, list[Any]] = {number: [] for number in ids if isinstance(number, int | str)}
     for entry in object_rows(content["annotations"], f"{file}, annotations"):
         if isinstance(entry, RowError):
             yield entry
@@ -211,9 +209,12 @@ def _coco(content: Mapping[str, Any], file: Path) -> Iterator[_Draft | RowError]
             captions[image].append(row.get("caption"))
 
     def draft(origin: Origin, row: Row) -> _Draft:
-        if not isinstance(row.get("id"), int | str):
-            raise RowError("no id", str(origin), f"`id` is {row.get('id')!r:.80}. Allowed: a number or a text.")
-        return _Draft(origin.row, row["id"], (row.get("file_name"),), captions[row["id"]])
+        number = row.get("id")
+        if not isinstance(number, int | str):
+            raise RowError("no id", str(origin), f"`id` is {number!r:.80}. Allowed: a number or a text.")
+        if number not in captions:
+            raise RowError("id twice", str(origin), f"another image has the `id` {number!r:.80}, too.")
+        return _Draft(origin.row, number, (row.get("file_name"),), captions.pop(number))
 
     yield from records_of(object_rows(content["images"], f"{file}, images"), draft)
 

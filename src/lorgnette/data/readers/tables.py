@@ -148,8 +148,8 @@ def _parquet_rows(file: Path, columns: Columns) -> Iterator[tuple[Origin, Row]]:
         open_text(file).close()  # says what is wrong with the path
         if file.stat().st_size == 0:
             raise DataError(f"{file}: the file is empty. Next: copy it anew.")
-        # without a buffer a whole column of a row group is in memory, which may be gigabytes of images
-        with parquet.ParquetFile(file, buffer_size=2**20) as table:
+        # by default the whole file is read ahead, and without a buffer whole columns are: gigabytes of images
+        with parquet.ParquetFile(file, buffer_size=2**20, pre_buffer=False) as table:
             names = columns.among(table.schema_arrow.names, str(file))
             for batch in table.iter_batches(BATCH, columns=names, use_threads=False):
                 for row in batch.to_pylist():

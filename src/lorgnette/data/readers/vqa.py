@@ -251,8 +251,9 @@ def _vqa_v2(layout: _Layout, folder: ImageFolder | CocoFolder) -> Iterator[VQAQu
 
 
 def _plain(origin: Origin, row: Row, folder: ImageFolder | CocoFolder) -> VQAQuestion:
-    key = next((row[name] for name in ("id", "question_id") if not is_blank(row.get(name))), origin.row)
-    name = checked_text(key, "id", str(origin))
+    own = next((row[name] for name in ("id", "question_id") if not is_blank(row.get(name))), None)
+    # rows are counted anew in every shard of a table
+    name = f"{Path(origin.file).name}-{origin.row}" if own is None else checked_text(own, "id", str(origin))
     where = f"{origin} (id {name:.100})"
     text = required_text(row, "question", where)
     people = () if row.get("answers") is None else _answers(row["answers"], where)
