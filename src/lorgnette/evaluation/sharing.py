@@ -16,7 +16,7 @@ from lorgnette.processes import is_main, processes
 from lorgnette.run import append_json_line, read_json_lines, write_json_lines
 
 
-def share(batches: Sequence[list[int]]) -> Sequence[list[int]]:
+def share(batches: Sequence[list[str]]) -> Sequence[list[str]]:
     """Return the batches that this process is to answer."""
     together = processes()
     return batches[together.process_index :: together.num_processes]
