@@ -224,6 +224,7 @@ def test_misspelt_field_does_not_hide_what_is_behind_it(tmp_path: Path) -> None:
         ({"data": [{"path": "p"}]}, "data.0.format: is missing"),
         ({"data": [{"path": "p", "format": "f", "weight": 0}]}, "data.0.weight: must be more than 0"),
         ({"data": 5}, "data: must be a list, got 5"),
+        ({"data": [{"path": "p", "format": "f", "options": "x"}]}, "data.0.options: must be a mapping, got 'x'"),
         ({"max_text_tokens": -1}, "max_text_tokens: must be more than 0, got -1"),
         ({"share_images": 1}, "share_images: must be true or false, got 1"),
     ],

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lorgnette.data.readers import read_samples
-from lorgnette.data.readers.captions import CaptionedImage, captioned_images
+from lorgnette.data.readers.captions import CaptionedImage, captioned_images, captions_variants
+from lorgnette.data.readers.source import SourceSpec
 from lorgnette.data.sample import Origin, Sample, Turn
 from lorgnette.errors import DataError, RowError
 from small_sets import CHAT, COCO, NWPU, RSICD
@@ -106,6 +107,29 @@ def test_samples_are_one_a_caption(tmp_path: Path) -> None:
     assert chat.turns[0].text == "Provide a brief description of the given image.\n<image>"
 
 
+def test_the_question_may_be_chosen(tmp_path: Path) -> None:
+    for content in (COCO, CHAT):
+        options = {"prompt": "Опиши картинку."}
+        found = list(read_samples(write(tmp_path, content), "captions", options=options))
+        assert {sample.turns[0].text for sample in found if isinstance(sample, Sample)} == {"<image>\nОпиши картинку."}
+    for wrong in ({"prompt": " "}, {"prompt": "<image> x"}, {"config": "x"}):
+        with pytest.raises(DataError, match="options: "):
+            list(read_samples(write(tmp_path, COCO), "captions", options=wrong))
+
+
+@pytest.mark.parametrize(
+    ("content", "layout"),
+    [
+        (COCO, "COCO captions"),
+        (RSICD, "Karpathy's captions"),
+        (NWPU, "NWPU-Captions"),
+        (CHAT, "chat.json of LLaVA-CC3M"),
+    ],
+)
+def test_the_layout_is_told(tmp_path: Path, content: Any, layout: str) -> None:
+    assert set(captions_variants(SourceSpec(write(tmp_path, content)))) == {layout}
+
+
 def test_a_bad_caption_leaves_the_others_of_its_image(tmp_path: Path) -> None:
     images = [
         {"filename": "a.jpg", "imgid": 7, "sentences": [{"raw": "good"}, {"raw": " "}, "text", {"raw": 3}]},
@@ -124,20 +148,24 @@ def test_a_bad_caption_leaves_the_others_of_its_image(tmp_path: Path) -> None:
         ("no caption", f"{path}, row 0 (id 7), caption 2"),
         ("no caption", f"{path}, row 1 (id 8)"),
         ("image tag in the text", f"{path}, row 2 (id 9), caption 0"),
-        ("image path", f"{path}, row 3 (id 10)"),
+        ("image path leaves its folder", f"{path}, row 3 (id 10)"),
         ("no image", f"{path}, row 4 (id 11)"),
         ("no caption", f"{path}, row 5"),
-        ("no object", f"{path}, row 6"),
+        ("row is no object", f"{path}, row 6"),
     ]
 
 
-def test_captions_of_coco_without_an_image_are_errors(tmp_path: Path) -> None:
-    content = {**COCO, "annotations": [*COCO["annotations"], {"image_id": 5, "caption": "lost"}, {"caption": "x"}]}
+def test_captions_of_coco_without_an_image_and_images_without_an_id_are_errors(tmp_path: Path) -> None:
+    annotations = [*COCO["annotations"], {"image_id": 5, "caption": "lost"}, {"caption": "x"}]
+    images = [*COCO["images"], COCO["images"][0], {"file_name": "x.jpg"}]
+    content = {"images": images, "annotations": annotations}
     path = write(tmp_path, content)
     errors = [row for row in captioned_images(path, None, None) if isinstance(row, RowError)]
     assert [(error.kind, error.where) for error in errors] == [
         ("caption of no image", f"{path}, annotations, row 3"),
         ("caption of no image", f"{path}, annotations, row 4"),
+        ("id twice", f"{path}, images, row 2"),
+        ("no id", f"{path}, images, row 3"),
     ]
 
 
@@ -160,7 +188,7 @@ def test_rows_of_chat_json_are_one_exchange(tmp_path: Path, turns: list[tuple[st
     assert error.where.startswith(f"{path}, row 0")
 
 
-@pytest.mark.parametrize("content", [[], {}, 3, {"a": 3}, {"images": {}}, {"annotations": []} | {"a": "b"}])
+@pytest.mark.parametrize("content", [{}, 3, {"a": 3}, {"images": {}}, {"annotations": []} | {"a": "b"}])
 def test_other_files_are_no_captions(tmp_path: Path, content: Any) -> None:
     with pytest.raises(DataError, match=r"x\.json: no captions that we know"):
         list(captioned_images(write(tmp_path, content), None, None))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import datasets
 import pytest
 
 from lorgnette.data.readers import read_samples
@@ -50,6 +52,46 @@ def test_a_sample_asks_the_question_about_the_image(tmp_path: Path) -> None:
     assert first.turns == (Turn("user", "<image>\nЧто слева от дивана?"), Turn("assistant", "лампа"))
     assert first.id == "201307251"
     assert len(first.images) == 1
+
+
+def test_a_prompt_stands_around_the_question(tmp_path: Path) -> None:
+    path = write_gqa(tmp_path, GQA_QUESTIONS, GQA_IMAGES)
+    first = next(read_samples(path, "gqa", "testdev", options={"prompt": "{question}\nОтветь одним словом."}))
+    assert isinstance(first, Sample)
+    assert first.turns[0].text == "<image>\nЧто слева от дивана?\nОтветь одним словом."
+    with pytest.raises(DataError, match="follow from its split"):
+        list(read_samples(path, "gqa", "testdev", options={"config": "default"}))
+
+
+def test_the_hub_gives_the_same_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` is sent to a folder in place of the hub; it reads both alike."""
+    path = write_gqa(tmp_path / "local", GQA_QUESTIONS, GQA_IMAGES)
+    configs = "".join(
+        f"- config_name: {name}\n  data_files: [{{split: testdev, path: {name}/testdev-*}}]\n"
+        for name in ("testdev_balanced_images", "testdev_balanced_instructions")
+    )
+    (tmp_path / "local" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    asked: list[object] = []
+    load = datasets.load_dataset
+
+    def load_from_folder(name: str, config: str, **more: object) -> object:
+        asked.append((name, config, more))
+        return load(path, config, **more)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_from_folder)
+    found = list(gqa_questions("deepvk/GQA-ru", "testdev", None))
+    local = list(gqa_questions(path, "testdev", None))
+    assert [row.origin for row in found if isinstance(row, GQAQuestion)] == [
+        Origin("deepvk/GQA-ru/testdev_balanced_instructions/testdev", number) for number in range(3)
+    ]
+    same = Origin("", 0)
+    assert [replace(row, origin=same) for row in found if isinstance(row, GQAQuestion)] == [
+        replace(row, origin=same) for row in local if isinstance(row, GQAQuestion)
+    ]
+    assert asked == [
+        ("deepvk/GQA-ru", f"testdev_balanced_{kind}", {"split": "testdev", "streaming": True})
+        for kind in ("instructions", "images")
+    ]
 
 
 def test_images_are_read_only_as_far_as_they_are_asked_for(tmp_path: Path, image_cache: Path) -> None:
@@ -135,7 +177,7 @@ def test_what_is_asked_for_must_be_there(tmp_path: Path) -> None:
     path = write_gqa(tmp_path, GQA_QUESTIONS, GQA_IMAGES)
     with pytest.raises(DataError, match="read by split"):
         list(gqa_questions(path, None, None))
-    with pytest.raises(DataError, match=r"train_balanced_instructions: there is no table.*testdev_balanced_images"):
+    with pytest.raises(DataError, match=r"train_balanced_instructions: no data file.*testdev_balanced_images"):
         list(gqa_questions(path, "train", None))
     with pytest.raises(DataError, match="has no splits"):
         list(gqa_questions(f"{path}/x.json", "testdev", None))

@@ -103,7 +103,7 @@ def test_a_split_of_a_file_is_its_column(tmp_path: Path) -> None:
         ({"image": "1000008"}, "image missing"),
         ({"image": "photo.jpg"}, "no image"),
         ({"image": ""}, "no image"),
-        ({"image": "*" * 100}, "image is no base64"),
+        ({"image": "*" * 100}, "image cell"),
         ({"answer": "E"}, "answer is no option"),
         ({"answer": ""}, "no answer"),
         ({"question": "nan"}, "no question"),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
+import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 
 from lorgnette.data.readers import tables
-from lorgnette.data.readers.tables import Columns, file_rows, find_tables, hub_rows, is_hub_name, table_rows
+from lorgnette.data.readers.tables import Columns, file_rows, find_tables, hub_rows, is_on_hub, table_rows
 from lorgnette.data.sample import Origin
-from lorgnette.errors import DataError, RowError
+from lorgnette.errors import DataError, MissingExtra, RowError
 from small_sets import image_rows, picture, write_parquet
 
 COLUMNS = Columns(("id", "text"), ("more",))
@@ -56,23 +59,30 @@ def test_batches_and_row_groups_do_not_show(tmp_path: Path) -> None:
     assert [(origin.row, row) for origin, row in found] == list(enumerate(rows))
 
 
+def test_a_parquet_of_images_is_never_in_memory(tmp_path: Path) -> None:
+    """40 MB of pictures in row groups of 1 MB: what Arrow holds at once is a batch of them."""
+    rows = [{"id": str(n), "image": {"bytes": random.Random(n).randbytes(100_000), "path": None}} for n in range(400)]
+    file = write_parquet(tmp_path / "x.parquet", rows, row_group_size=10)
+    before = pyarrow.total_allocated_bytes()
+    held = [pyarrow.total_allocated_bytes() - before for _ in file_rows(Path(file), Columns(("image",)))]
+    assert len(held) == 400
+    assert 1_000_000 < max(held) < 15_000_000
+
+
 @pytest.mark.parametrize(
     ("content", "suffix", "says"),
     [
         (b"", ".tsv", "empty"),
         (b"", ".parquet", "empty"),
         (b"PAR1 and then nothing PAR1", ".parquet", "row 0: cannot be read as Parquet"),
-        (b"id\ttext\n", ".tsv", "no rows"),
         (b"id\tother\n1\t2\n", ".tsv", "no column text"),
         (b'id\ttext\n1\tx\n2\t"cut', ".tsv", "row 1: cannot be read from here on"),
         (b"id,text\n1,\xff\n", ".csv", "cannot be read from here on"),
-        (b"[]", ".json", "no rows"),
-        (b'{"id": 1}', ".json", "a dict. Allowed: a list"),
         (b'[{"id": 1}, {', ".json", "no valid JSON"),
         (b"[" * 100_000, ".json", "no valid JSON"),
-        (b"hello\n", ".jsonl", "row 0: no valid JSON"),
+        (b"hello\n", ".jsonl", "line 1: no valid JSON"),
         (b'{"id": 1}\n\xff', ".jsonl", "UTF-8"),
-        (b"id\ttext\n", ".txt", "no table by its name"),
+        (b"id\ttext\n", ".txt", "line 1: no valid JSON"),
     ],
 )
 def test_files_that_cannot_be_read_are_errors(tmp_path: Path, content: bytes, suffix: str, says: str) -> None:
@@ -106,7 +116,7 @@ def test_bad_rows_leave_the_others(tmp_path: Path) -> None:
     assert [entry.kind if isinstance(entry, RowError) else entry[1]["id"] for entry in found] == [
         1,
         "no JSON",
-        "no object",
+        "row is no object",
         2,
     ]
 
@@ -132,17 +142,17 @@ def test_files_are_found_by_split(tmp_path: Path) -> None:
     assert names(tmp_path, "testdev", "images") == ["images/testdev-00000-of-00001.parquet"]
     assert names(tmp_path, "dev") == ["data/mmbench_ru_dev.parquet"]
     assert names(tmp_path, None) == ["data/mmbench_ru_dev.parquet"]
-    with pytest.raises(DataError, match=r"several tables fit: dev\.parquet, testdev\.parquet"):
+    with pytest.raises(DataError, match=r"2 data files\. The files are: dev\.parquet, testdev\.parquet"):
         find_tables(tmp_path, None, "images")
-    with pytest.raises(DataError, match="split 'test': no file has it in its name"):
+    with pytest.raises(DataError, match="no data file with 'test' in its name"):
         find_tables(tmp_path, "test", "images")
     with pytest.raises(DataError, match="Did you mean 'images'"):
         find_tables(tmp_path, "dev", "image")
 
 
 def test_names_of_the_hub() -> None:
-    assert is_hub_name("deepvk/GQA-ru")
-    assert not any(map(is_hub_name, ("x", "a/b/c", "data/x.tsv", "/data/x", "../x")))
+    assert is_on_hub("deepvk/GQA-ru")
+    assert not any(map(is_on_hub, ("x", "a/b/c", "data/x.tsv", "/data/x", "../x")))
 
 
 CARD = """---
@@ -176,6 +186,14 @@ def test_the_hub_is_streamed_without_decoding(tmp_path: Path, card: str) -> None
         list(hub_rows(name, "dev", COLUMNS, "x"))
     with pytest.raises(DataError, match="there is no column text"):
         list(hub_rows(name, "dev", COLUMNS, "pictures"))
+
+
+def test_a_library_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "x.parquet")
+    for name, path in (("pyarrow", str(tmp_path / "x.parquet")), ("datasets", "deepvk/GQA-ru")):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(MissingExtra, match=rf"^{name} is not installed.*pip install 'lorgnette\[datasets\]'"):
+            list(table_rows(path, "train", COLUMNS))
 
 
 def test_the_hub_is_asked_for_by_split() -> None:

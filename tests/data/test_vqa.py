@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lorgnette.data.dataset import render_all
 from lorgnette.data.readers import read_samples
-from lorgnette.data.readers.vqa import VQAQuestion, count_range, vqa_questions
+from lorgnette.data.readers.source import SourceSpec
+from lorgnette.data.readers.vqa import VQAQuestion, count_range, vqa_questions, vqa_variants
+from lorgnette.data.rendering import Renderer
 from lorgnette.data.sample import Origin, Sample, Turn
+from lorgnette.data.templates import chat_template
 from lorgnette.errors import DataError, LeftOut, RowError
+from small import make_tokenizer
 from small_sets import VQA_ROWS, picture, write_parquet, write_rsvqa, write_vqa_v2
 
 
@@ -41,6 +47,7 @@ def test_rsvqa(tmp_path: Path) -> None:
             kind="count",
             question_type="",
             origin=Origin(path, 2),
+            mended=("count given as a range",),
         ),
         VQAQuestion(
             id="28",
@@ -76,6 +83,53 @@ def test_samples_say_that_a_count_became_a_range(tmp_path: Path) -> None:
 def test_only_the_low_resolution_set_has_ranges(tmp_path: Path) -> None:
     found = [row for row in vqa_questions(write_rsvqa(tmp_path, "USGS"), "val", "/x") if isinstance(row, VQAQuestion)]
     assert [row.answer for row in found] == ["rural", "12", "yes"]
+
+
+def test_counts_may_be_chosen(tmp_path: Path) -> None:
+    for name, counts, expected in (("LR", "numbers", "12"), ("USGS", "ranges", "between 11 and 100")):
+        (tmp_path / name).mkdir()
+        found = read_samples(write_rsvqa(tmp_path / name, name), "vqa", "val", "/x", options={"counts": counts})
+        assert [row.turns[1].text for row in found if isinstance(row, Sample)] == ["rural", expected, "yes"]
+
+
+def test_a_prompt_stands_around_the_question(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(VQA_ROWS))
+    prompt = "{question}\nОтветь одним словом {x}."
+    (first, _) = read_samples(str(tmp_path / "x.json"), "vqa", options={"prompt": prompt})
+    assert isinstance(first, Sample)
+    assert first.turns[0].text == "<image>\nЧто это?\nОтветь одним словом {x}."
+    for wrong in ("Ответь.", "{question} {question}", "<image> {question}"):
+        with pytest.raises(DataError, match=r"prompt: .*must hold \{question\} once"):
+            list(read_samples(str(tmp_path / "x.json"), "vqa", options={"prompt": wrong}))
+    with pytest.raises(DataError, match=r"no option 'promt'\. Did you mean 'prompt'"):
+        list(read_samples(str(tmp_path / "x.json"), "vqa", options={"promt": prompt}))
+
+
+def test_stubs_are_counted_and_are_no_bad_rows(tmp_path: Path) -> None:
+    """Half of the rows are stubs or unusable; of those that count one in four is bad."""
+    for number in (1, 2):
+        (tmp_path / f"{number}.tif").write_bytes(picture(number))
+    samples = list(read_samples(write_rsvqa(tmp_path), "vqa", "val"))
+    assert Counter(type(sample).__name__ for sample in samples) == {"Sample": 3, "LeftOut": 2, "RowError": 1}
+    tokenizer = make_tokenizer(tmp_path / "tokenizer")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
+    renderer = Renderer(chat_template(tokenizer, "chatml"), tokenizer.convert_tokens_to_ids("<image>"), 2)
+    _, findings = render_all(samples, renderer, max_bad_share=0.25)
+    assert (findings.read, findings.kept) == (4, 3)
+    assert findings.left_out == {"inactive": 2}
+    assert findings.dropped == {"no answer": 1}
+    assert findings.mended == {"count given as a range": 1}
+
+
+@pytest.mark.parametrize("content", ["rsvqa", "vqa v2", "table"])
+def test_the_layout_is_told(tmp_path: Path, content: str) -> None:
+    if content == "table":
+        (tmp_path / "x.json").write_text(json.dumps(VQA_ROWS))
+        assert list(vqa_variants(SourceSpec(str(tmp_path / "x.json")))) == ["table", "table"]
+    elif content == "rsvqa":
+        assert list(vqa_variants(SourceSpec(write_rsvqa(tmp_path), "val"))) == ["RSVQA"] * 6
+    else:
+        assert list(vqa_variants(SourceSpec(write_vqa_v2(tmp_path), "val"))) == ["VQA v2"] * 3
 
 
 @pytest.mark.parametrize(
@@ -118,6 +172,19 @@ def test_vqa_v2(tmp_path: Path, split: str | None) -> None:
     assert (second.kind, second.answers) == ("yes/no", ("yes",))
     assert isinstance(third, RowError)
     assert (third.kind, third.where) == ("no answer", f"{file}, row 2 (id 262146000)")
+
+
+def test_images_of_vqa_v2_are_found_by_coco_names(tmp_path: Path) -> None:
+    for name in ("val2017/000000458752.jpg", "coco.txt"):
+        (tmp_path / "coco" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "coco" / name).write_bytes(picture(1))
+    found = list(read_samples(write_vqa_v2(tmp_path), "vqa", "val", f"coco:{tmp_path / 'coco'}"))
+    first, second, third = found
+    assert isinstance(first, Sample)
+    assert first.images == (str(tmp_path / "coco" / "val2017" / "000000458752.jpg"),)
+    assert first.mended == ("image found by its COCO id",)
+    assert isinstance(second, Sample)
+    assert isinstance(third, RowError)
 
 
 def test_images_of_vqa_v2_may_lie_in_a_folder_a_split(tmp_path: Path) -> None:
@@ -176,7 +243,7 @@ def test_the_most_frequent_of_several_answers_is_learned(tmp_path: Path) -> None
     (tmp_path / "x.json").write_text(json.dumps(rows))
     found = list(vqa_questions(str(tmp_path / "x.json"), None, None))
     assert [row.answer for row in found if isinstance(row, VQAQuestion)] == ["a", "b"]
-    assert [row.id for row in found if isinstance(row, VQAQuestion)] == ["0", "1"]
+    assert [row.id for row in found if isinstance(row, VQAQuestion)] == ["x.json-0", "x.json-1"]
 
 
 @pytest.mark.parametrize(
@@ -190,8 +257,11 @@ def test_the_most_frequent_of_several_answers_is_learned(tmp_path: Path) -> None
         ({"answers": []}, "answers is no list"),
         ({"answers": [None]}, "no answers"),
         ({"image": None}, "no image"),
-        ({"image": 3}, "no image"),
-        ({"image": "/etc/passwd"}, "image path"),
+        ({"image": ["1.jpg", "2.jpg"]}, "several images"),
+        ({"image": 3}, "image cell"),
+        ({"image": {"bytes": ""}}, "empty image"),
+        ({"image": "https://x.org/a.jpg"}, "image is a web address"),
+        ({"image": "/etc/passwd"}, "image path leaves its folder"),
         ({"image": "a\0b"}, "image path"),
         ({"question": "\ud800"}, "broken text"),
         ({"id": {}}, "id is no text"),
@@ -214,8 +284,11 @@ def test_links_out_of_the_images_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps(VQA_ROWS))
     bad, good = vqa_questions(str(tmp_path / "x.json"), None, str(tmp_path / "pictures"))
     assert isinstance(bad, RowError)
-    assert bad.kind == "image path"
+    assert bad.kind == "image path leaves its folder"
     assert isinstance(good, VQAQuestion)
+    options = {"outside_images": True}
+    allowed = list(read_samples(str(tmp_path / "x.json"), "vqa", images=str(tmp_path / "pictures"), options=options))
+    assert [type(sample) for sample in allowed] == [Sample, Sample]
 
 
 def test_files_that_are_not_there_or_no_questions(tmp_path: Path) -> None:

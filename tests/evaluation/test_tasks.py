@@ -224,6 +224,18 @@ def test_instructions_in_russian(tmp_path: Path) -> None:
     assert "nrefs:1|case:mixed" in result["scores"]["sacrebleu"]["note"]
 
 
+def test_conversations_about_one_image_share_its_id(tmp_path: Path) -> None:
+    spoken = [{"from": "human", "value": "<image>\nWho?"}, {"from": "gpt", "value": "A cat."}]
+    more = [*spoken, {"from": "human", "value": "Where?"}, {"from": "gpt", "value": "There."}]
+    file = tmp_path / "llava.json"
+    file.write_text(json.dumps([{"id": "7", "image": "7.png", "conversations": turns} for turns in (spoken, more)]))
+    documents, _ = read_documents(find_task("instruct", {"path": str(file)}), None)
+    assert [(d.id, d.question, d.reference, len(d.images)) for d in documents] == [
+        ("7", "Who?", "A cat.", 1),
+        ("7#2", "Who?", "A cat.", 1),
+    ]
+
+
 def test_the_interval_of_a_corpus_metric_holds_it(tmp_path: Path) -> None:
     task = find_task("captions", {"path": karpathy(tmp_path)})
     documents, _ = read_documents(task, None)

@@ -211,6 +211,25 @@ def test_too_many_bad_rows_stop_the_run_and_few_are_counted(
     assert shown.count("dropped: 1 samples") == 2
 
 
+def test_what_a_reader_mends_and_leaves_out_is_shown_and_kept(
+    llava: Llava, stage_of: StageOf, tmp_path: Path, data_file: Path, pictures: list[str]
+) -> None:
+    rows = json.loads(data_file.read_text())
+    for row in rows[:3]:
+        row["conversations"][0]["value"] = "what is this?"
+    data_file.write_text(json.dumps(rows))
+    source = {"path": str(data_file), "format": "llava", "images": "/", "limit": 50}
+    stage = stage_of({"max_steps": 1}, data=[source | {"options": {"leave_out": [pictures[3]]}}])
+    _, shown = train(stage, llava, tmp_path)
+    assert "12 of 12 samples" in shown
+    assert "mended: 3 samples: image tag inserted" in shown
+    assert "left out: 4 samples: left out: " in shown
+    assert "limit 50, but it has only 12 samples" in "".join(shown.split("\n")).replace("  ", " ")
+    data = read_json(tmp_path / "finetune" / "stage.json")["data"]
+    assert (data["mended"], data["left_out"]) == ({"image tag inserted": 3}, {f"left out: {pictures[3]}": 4})
+    assert len(data["notes"]) == 1
+
+
 def test_settings_that_transformers_refuses_are_recipe_errors(llava: Llava, stage_of: StageOf, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="finetune: training"):
         train(

@@ -155,11 +155,13 @@ def task_options(data: str | None, images: str | None, options: list[str] | None
 
 def show_result(result: dict[str, Any]) -> None:
     """Print the scores of a result with their intervals, what was counted, and what to know about them."""
-    for name, part in result["scores"].items():
+    main = result["metric"]
+    for name in [main, *(name for name in result["scores"] if name != main)]:
+        part = result["scores"][name]
         low, high = part["interval"]
-        main = "" if name == result["metric"] else "  "
-        line = f"{main}{name} {part['score']:.3f} on {part['n']:,} documents (95 % interval {low:.3f} to {high:.3f})"
-        console.print(line, markup=False)
+        indent = "" if name == main else "  "
+        value = f"{part['score']:.3f} on {part['n']:,} documents (95 % interval {low:.3f} to {high:.3f})"
+        console.print(f"{indent}{name} {value}", markup=False)
     for kind, part in result["kinds"].items():
         console.print(f"  {kind}: {part['score']:.3f} on {part['n']:,}", markup=False)
     counts = {"unread": result["unread"], "stopped_by_length": result["stopped_by_length"]} | result["counts"]

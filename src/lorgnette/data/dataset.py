@@ -31,7 +31,7 @@ class Findings:
         kept: samples that will be used.
         dropped: reason -> how many samples cannot be used.
         examples: reason -> the first sample of each kind.
-        left_out: reason -> how many rows options or marks of the set leave out; they are not among those read.
+        left_out: reason -> how many rows options or the set itself leave out; they are not among those read.
         mended: what the reader put right -> in how many kept samples.
         notes: what else a person should know, in sentences.
         shortened: samples shortened to `max_text_tokens`; `shortened_tokens` is by how much in all.
@@ -102,11 +102,12 @@ class RenderedSamples:
         self.ids: list[str] = []
         self.images: list[tuple[str, ...]] = []
         self.places = array("q")
+        self._images: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def add(self, sample: Sample, place: int) -> None:
         """Add a sample whose conversation is at a place of the encodings."""
         self.ids.append(sample.id)
-        self.images.append(sample.images)
+        self.images.append(self._images.setdefault(sample.images, sample.images))  # equal ones are kept once
         self.places.append(place)
 
     def __len__(self) -> int:
@@ -137,7 +138,7 @@ def render_all(
     """Render every sample; count those that cannot be used, and stop if they are too many.
 
     Args:
-        encodings: conversations that were rendered before; it takes up those that are new.
+        encodings: conversations that were rendered before; it takes up and keeps those that are new.
 
     Raises:
         DataError: if more than `max_bad_share` of the samples cannot be used, or none can.
@@ -166,6 +167,8 @@ def render_all(
         kept.add(sample, place)
         findings.kept += 1
         findings.mended.update(sample.mended)
+    encodings.keep()  # also where the rows are too bad: they will be mended, and the others rendered by then
+    findings.notes += encodings.notes
     bad = findings.read - findings.kept
     if not kept or bad > max_bad_share * findings.read:
         raise DataError(_too_many(findings, bad, max_bad_share))
@@ -182,7 +185,11 @@ def _is_file(path: str) -> bool:
 
 def _too_many(findings: Findings, bad: int, max_bad_share: float) -> str:
     if not findings.read:
-        left_out = f"; {findings.left_out.total():,} rows are left out" if findings.left_out else ""
+        left_out = (
+            f"; {findings.left_out.total():,} rows are left out by options or marks of the set"
+            if findings.left_out
+            else ""
+        )
         return f"the data is empty: no sample was read{left_out}. Next: check path, split and options of the sources."
     lines = [f"  {count} x  {findings.examples[reason]}" for reason, count in findings.dropped.most_common(5)]
     return (

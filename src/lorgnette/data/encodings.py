@@ -90,12 +90,9 @@ class Encodings:
         ids = np.frombuffer(self._ids, np.int32)
         ends = np.frombuffer(self._ends, np.int64)
 
-        def total(values: np.ndarray) -> np.ndarray:
-            sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])[ends]
-            return _lengths(sums)
-
-        images = total(ids == image_token_id)
-        supervised = total(np.frombuffer(self._supervised, np.uint8))
+        starts = ends - _lengths(ends)
+        images = np.add.reduceat(ids == image_token_id, starts, dtype=np.int64)
+        supervised = np.add.reduceat(np.frombuffer(self._supervised, np.uint8), starts, dtype=np.int64)
         text = _lengths(ends) - images
         return np.stack([text, images, supervised, np.frombuffer(self._shortened, np.int32)], axis=1)
 

@@ -160,7 +160,7 @@ def _groups(predictions: Sequence[Mapping[str, Any]], names: Sequence[str | None
 def _interval(scores: np.ndarray, mean: float, stderr: float) -> list[float]:
     z = float(norm.ppf(0.975))
     if not np.isin(scores, (0.0, 1.0)).all():
-        return [mean - z * stderr, mean + z * stderr]
+        return [max(0.0, mean - z * stderr), mean + z * stderr]  # no score is negative
     n = len(scores)
     centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (mean * (1 - mean) / n + z * z / (4 * n * n)) ** 0.5

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 from transformers import TrainingArguments
 
-from lorgnette.data.dataset import Findings, RenderedDataset, RowCollator, render_all, weighted
+from lorgnette.data.dataset import Findings, RenderedDataset, RenderedSamples, RowCollator, render_all, weighted
 from lorgnette.data.encodings import Encodings, cache_file
 from lorgnette.data.images import open_image
 from lorgnette.data.readers import read_samples
@@ -85,7 +85,7 @@ def run_stage(
         prepared,
         args,
         train,
-        validation if validation else None,
+        validation or None,
         RowCollator(llava.processor.image_processor, llava.core.config.image_token_id, stage.share_images),
         modes,
         rates,
@@ -238,11 +238,8 @@ def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, conso
     )
     if findings.shortened:
         console.print(f"shortened: {findings.shortened:,} samples by {findings.shortened_tokens:,} text tokens")
-    for title, counted in (
-        ("mended", findings.mended),
-        ("left out", findings.left_out),
-        ("dropped", findings.dropped),
-    ):
+    counts = {"mended": findings.mended, "left out": findings.left_out, "dropped": findings.dropped}
+    for title, counted in counts.items():
         for reason, count in counted.most_common():
             console.print(f"{title}: {count:,} samples: {reason}", markup=False)
     for note in findings.notes:
@@ -267,15 +264,11 @@ def render_sources(
         DataError: if a source cannot be read, or too many of its samples cannot be used.
     """
     renderer = renderer_of(stage, llava)
-    everything = []
-    total = Findings()
+    everything, total = list[tuple[RenderedSamples, list[int]]](), Findings()
     for source in sources:
-        samples = samples_of(source)
-        shown = progress.track(samples, total=None, description=f"reading {source.path}")
+        shown = progress.track(samples_of(source), total=None, description=f"reading {source.path}")
         encodings = Encodings(cache_file(renderer, source.path, source.format, source.split))
         rendered, findings = render_all(shown, renderer, max_bad_share, encodings)
-        encodings.keep()
-        findings.notes += encodings.notes
         if source.limit is not None and findings.read < source.limit:
             findings.notes.append(f"{source.path}: limit {source.limit:,}, but it has only {findings.read:,} samples")
         chosen = weighted(len(rendered), source.weight, seed)

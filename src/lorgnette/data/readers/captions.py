@@ -12,16 +12,23 @@ All four are JSON files and are told apart by what is in them:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lorgnette.data.readers.cells import checked_text, image_path, is_blank, optional_text, required_text
-from lorgnette.data.readers.tables import Row, object_rows, read_json
+from pydantic import field_validator
+
+from lorgnette.data.readers.cells import checked_text, is_blank, optional_text, required_text
+from lorgnette.data.readers.image_lookup import CocoFolder, ImageFolder, image_folder
+from lorgnette.data.readers.json_rows import json_rows
+from lorgnette.data.readers.source import ReaderOptions, SourceSpec, read_options
+from lorgnette.data.readers.tables import Row, holds_list, object_rows, read_json, records_of
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
 from lorgnette.errors import DataError, RowError, nearest
 
+CC3M = "chat.json of LLaVA-CC3M"
 PROMPT = "Describe the image."
 """What a sample asks where the set has no question of its own."""
 
@@ -36,6 +43,7 @@ class CaptionedImage:
         prompt: the question of the set with its image tag (CC3M has one), else "".
         split: "train", "val", "test"... where the file has splits, else "".
         category: the scene class where the set has one (NWPU), else "".
+        mended: what was put right to find the image.
     """
 
     id: str
@@ -45,6 +53,7 @@ class CaptionedImage:
     split: str
     category: str
     origin: Origin
+    mended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,23 @@ class _Draft:
     category: str = ""
 
 
-def captioned_images(path: str, split: str | None, images: str | None) -> Iterator[CaptionedImage | RowError]:
+class CaptionOptions(ReaderOptions):
+    """What is asked about an image."""
+
+    prompt: str | None = None
+    """The question of every sample; null: the set's own, or "Describe the image." where it has none."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_no_tag(cls, prompt: str | None) -> str | None:
+        if prompt is not None and (IMAGE_TAG in prompt or not prompt.strip()):
+            raise ValueError(f"must be a text without {IMAGE_TAG}, which is set before it")
+        return prompt
+
+
+def captioned_images(
+    path: str, split: str | None, images: str | None, *, outside: bool = False
+) -> Iterator[CaptionedImage | RowError]:
     """Yield the images of a split with their captions, in the file's order.
 
     A caption that cannot be used is an error of its own; the image keeps the others. An image with none is an error.
@@ -68,18 +93,17 @@ def captioned_images(path: str, split: str | None, images: str | None) -> Iterat
     Args:
         path: the JSON file.
         split: "train", "val", "test", "restval" as the rows say; null: all rows.
-        images: the folder of the images; null: see above.
+        images: the folder of the images, `coco` or `coco:FOLDER`; null: see above.
+        outside: image paths may lead out of that folder.
 
     Raises:
         DataError: if the file cannot be read, is of no layout, or has no such split.
     """
     file = Path(path)
-    content = read_json(file, _without_tokens)
-    layout = _layout(content, file)
-    beside = file.parent / "images_dl" if layout is _chat else file.parent
-    folder = Path(images) if images is not None else beside
+    layout, drafts = _layout(file)
+    folder = image_folder(images, str(file.parent / "images_dl" if layout == CC3M else file.parent), outside=outside)
     splits: dict[str, int] = {}
-    for draft in layout(content, file):
+    for draft in drafts:
         if isinstance(draft, RowError):
             yield draft
             continue
@@ -94,23 +118,39 @@ def captioned_images(path: str, split: str | None, images: str | None) -> Iterat
         )
 
 
-def read_captions(path: str, split: str | None, images: str | None) -> Iterator[Sample | DataError]:
+def read_captions(spec: SourceSpec) -> Iterator[Sample | DataError]:
     """Yield one caption a sample, those of an image one after another.
 
-    Every sample asks the set's own question, `PROMPT` where it has none. Samples about one image share its prefix in a
-    row, so five captions of an image cost little more than one.
+    Samples about one image share its prefix in a row, so five captions of an image cost little more than one.
+
+    Raises:
+        DataError: as `captioned_images`, or if an option is wrong.
     """
-    for row in captioned_images(path, split, images):
+    options = read_options(CaptionOptions, spec)
+    if options.config is not None:
+        raise DataError(f"{spec.path}: options: captions are read from a file. Next: leave `config` out.")
+    for row in captioned_images(spec.path, spec.split, spec.images, outside=options.outside_images):
         if isinstance(row, RowError):
             yield row
             continue
-        question = Turn("user", row.prompt or f"{IMAGE_TAG}\n{PROMPT}")
+        own = row.prompt or f"{IMAGE_TAG}\n{PROMPT}"
+        question = Turn("user", own if options.prompt is None else f"{IMAGE_TAG}\n{options.prompt}")
         for number, caption in enumerate(row.references):
             name = row.id if len(row.references) == 1 else f"{row.id}-{number}"
-            yield Sample(name, (row.image,), (question, Turn("assistant", caption)), row.origin)
+            yield Sample(name, (row.image,), (question, Turn("assistant", caption)), row.origin, row.mended)
 
 
-def _checked(draft: _Draft, origin: Origin, folder: Path) -> Iterator[CaptionedImage | RowError]:
+def captions_variants(spec: SourceSpec) -> Iterator[str]:
+    """Yield for every image which layout the file has: what a check of the data counts and prints.
+
+    Raises:
+        DataError: as `captioned_images`.
+    """
+    layout, drafts = _layout(Path(spec.path))
+    yield from (layout for _ in drafts)
+
+
+def _checked(draft: _Draft, origin: Origin, folder: ImageFolder | CocoFolder) -> Iterator[CaptionedImage | RowError]:
     where = f"{origin} (id {draft.id!s:.100})"
     references = []
     errors: list[RowError] = []
@@ -121,26 +161,32 @@ def _checked(draft: _Draft, origin: Origin, folder: Path) -> Iterator[CaptionedI
             errors.append(error)
     yield from errors
     try:
-        names = [checked_text(part, "image", where) for part in draft.image if not is_blank(part)]
         if is_blank(draft.image[-1]):
             raise RowError("no image", where, "the row names no image.")
-        image = image_path(folder, "/".join(names), where)
+        names = [checked_text(part, "image", where) for part in draft.image if not is_blank(part)]
+        image, found = folder.find("/".join(names), where)
         name = checked_text(draft.id, "id", where)
         if references:
-            yield CaptionedImage(name, image, tuple(references), draft.prompt, draft.split, draft.category, origin)
+            mended = tuple(filter(None, [found]))
+            told = (draft.prompt, draft.split, draft.category)
+            yield CaptionedImage(name, image, tuple(references), *told, origin, mended)
         elif not errors:
             yield RowError("no caption", where, "the image has no caption.")
     except RowError as error:
         yield error
 
 
-def _layout(content: Any, file: Path) -> Callable[[Any, Path], Iterator[_Draft | RowError]]:
-    if isinstance(content, list) and content:
-        return _chat
+def _layout(file: Path) -> tuple[str, Iterator[_Draft | RowError]]:
+    """Return the name of a file's layout, and its images by it."""
+    if holds_list(file):
+        return CC3M, _chat(file)
+    content = read_json(file, _without_tokens)
     if isinstance(content, dict) and isinstance(content.get("images"), list):
-        return _coco if isinstance(content.get("annotations"), list) else _karpathy
+        if isinstance(content.get("annotations"), list):
+            return "COCO captions", _coco(content, file)
+        return "Karpathy's captions", _karpathy(content, file)
     if isinstance(content, dict) and content and all(isinstance(rows, list) for rows in content.values()):
-        return _nwpu
+        return "NWPU-Captions", _nwpu(content, file)
     keys = f" with {', '.join(map(str, content))[:200] or 'nothing in it'}" if isinstance(content, dict) else ""
     raise DataError(
         f"{file}: no captions that we know: a {type(content).__name__}{keys}. Allowed: COCO (images and annotations), "
@@ -149,10 +195,8 @@ def _layout(content: Any, file: Path) -> Callable[[Any, Path], Iterator[_Draft |
 
 
 def _coco(content: Mapping[str, Any], file: Path) -> Iterator[_Draft | RowError]:
-    captions: dict[Any, list[Any]] = {}
-    for entry in object_rows(content["images"], f"{file}, images"):
-        if not isinstance(entry, RowError) and isinstance(entry[1].get("id"), int | str):
-            captions.setdefault(entry[1]["id"], [])
+    ids = (row.get("id") for row in content["images"] if isinstance(row, dict))
+    captions: dict[Any, list[Any]] = {number: [] for number in ids if isinstance(number, int | str)}
     for entry in object_rows(content["annotations"], f"{file}, annotations"):
         if isinstance(entry, RowError):
             yield entry
@@ -163,62 +207,53 @@ def _coco(content: Mapping[str, Any], file: Path) -> Iterator[_Draft | RowError]
             yield RowError("caption of no image", str(origin), f"no image has the `image_id` {image!r:.80}.")
         else:
             captions[image].append(row.get("caption"))
-    for entry in object_rows(content["images"], f"{file}, images"):
-        if isinstance(entry, RowError):
-            yield entry
-            continue
-        origin, row = entry
-        if not isinstance(row.get("id"), int | str):
-            yield RowError("no id", str(origin), f"`id` is {row.get('id')!r:.80}. Allowed: a number or a text.")
-        else:
-            yield _Draft(origin.row, row["id"], (row.get("file_name"),), captions[row["id"]])
+
+    def draft(origin: Origin, row: Row) -> _Draft:
+        number = row.get("id")
+        if not isinstance(number, int | str):
+            raise RowError("no id", str(origin), f"`id` is {number!r:.80}. Allowed: a number or a text.")
+        if number not in captions:
+            raise RowError("id twice", str(origin), f"another image has the `id` {number!r:.80}, too.")
+        return _Draft(origin.row, number, (row.get("file_name"),), captions.pop(number))
+
+    yield from records_of(object_rows(content["images"], f"{file}, images"), draft)
 
 
 def _karpathy(content: Mapping[str, Any], file: Path) -> Iterator[_Draft | RowError]:
-    for entry in object_rows(content["images"], str(file)):
-        try:
-            if isinstance(entry, RowError):
-                raise entry
-            origin, row = entry
-            sentences = row.get("sentences")
-            if not isinstance(sentences, list):
-                raise RowError("no caption", str(origin), f"`sentences` is {sentences!r:.80}. Allowed: a list.")
-            captions = [sentence.get("raw") if isinstance(sentence, dict) else None for sentence in sentences]
-            names = (row.get("filepath"), row.get("filename"))
-            split = optional_text(row, "split", str(origin))
-            yield _Draft(origin.row, row.get("imgid", row.get("filename")), names, captions, split=split)
-        except RowError as error:
-            yield error
+    def draft(origin: Origin, row: Row) -> _Draft:
+        sentences = row.get("sentences")
+        if not isinstance(sentences, list):
+            raise RowError("no caption", str(origin), f"`sentences` is {sentences!r:.80}. Allowed: a list.")
+        captions = [sentence.get("raw") if isinstance(sentence, dict) else None for sentence in sentences]
+        image = (row.get("filepath"), row.get("filename"))
+        split = optional_text(row, "split", str(origin))
+        return _Draft(origin.row, row.get("imgid", row.get("filename")), image, captions, split=split)
+
+    return records_of(object_rows(content["images"], str(file)), draft)
 
 
 def _nwpu(content: Mapping[str, list[Any]], file: Path) -> Iterator[_Draft | RowError]:
-    number = 0
+    first = 0
     for category, rows in content.items():
-        for entry in object_rows(rows, str(file), number):
-            try:
-                if isinstance(entry, RowError):
-                    raise entry
-                origin, row = entry
-                captions = [row[name] for name in ("raw", "raw_1", "raw_2", "raw_3", "raw_4") if name in row]
-                split = optional_text(row, "split", str(origin))
-                name = row.get("imgid", row.get("filename"))
-                image = (category, row.get("filename"))
-                yield _Draft(origin.row, name, image, captions, split=split, category=category)
-            except RowError as error:
-                yield error
-        number += len(rows)
+        of_class = object_rows(rows, str(file), first)
+        yield from records_of(of_class, partial(_of_class, category))
+        first += len(rows)
 
 
-def _chat(content: list[Any], file: Path) -> Iterator[_Draft | RowError]:
-    for entry in object_rows(content, str(file)):
-        try:
-            if isinstance(entry, RowError):
-                raise entry
-            origin, row = entry
-            prompt, caption = _exchange(row, str(origin))
-            yield _Draft(origin.row, row.get("id", origin.row), (row.get("image"),), [caption], prompt)
-        except RowError as error:
-            yield error
+def _of_class(category: str, origin: Origin, row: Row) -> _Draft:
+    captions = [row[name] for name in ("raw", "raw_1", "raw_2", "raw_3", "raw_4") if name in row]
+    image = (category, row.get("filename"))
+    split = optional_text(row, "split", str(origin))
+    name = row.get("imgid", row.get("filename"))
+    return _Draft(origin.row, name, image, captions, split=split, category=category)
+
+
+def _chat(file: Path) -> Iterator[_Draft | RowError]:
+    def draft(origin: Origin, row: Row) -> _Draft:
+        prompt, caption = _exchange(row, str(origin))
+        return _Draft(origin.row, row.get("id", origin.row), (row.get("image"),), [caption], prompt)
+
+    return records_of(object_rows(json_rows(file), str(file)), draft)
 
 
 def _exchange(row: Row, where: str) -> tuple[str, Any]:

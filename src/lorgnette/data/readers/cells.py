@@ -1,21 +1,19 @@
-"""Single values of a data file, checked: texts, names of images, images inside the file."""
+"""Single values of a row, checked: texts, numbers, the one image. Errors are of the row."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from lorgnette.data.images import keep_image
+from lorgnette.data.readers.image_cells import images_of
+from lorgnette.data.readers.image_lookup import CocoFolder, FoundImage, ImageFolder
 from lorgnette.data.sample import IMAGE_TAG
-from lorgnette.errors import DataError, RowError
+from lorgnette.errors import RowError
 
 
 def is_blank(value: Any) -> bool:
-    """Say whether a cell holds nothing: None, NaN, or a text of blanks."""
+    """Tell whether a cell holds nothing: None, NaN, or a text of blanks."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))
@@ -81,57 +79,18 @@ def whole_number(row: Mapping[str, Any], column: str, where: str) -> int:
     raise RowError(f"no {column}", where, f"`{column}` is {_shown(value)}. Allowed: a whole number.")
 
 
-def image_path(folder: Path, name: str, where: str) -> str:
-    """Join the name of an image from a data file to its folder, refusing to leave it, by links too.
+def one_image(cell: Any, folder: ImageFolder | CocoFolder, where: str) -> FoundImage:
+    """Return the one image of a cell; its bytes, if it has them, go to the cache of images.
 
     Raises:
-        RowError: if the path leads out of the folder, or no file can have that name.
-    """
-    try:
-        path = os.path.join(_real(str(folder)), name)
-        inside = os.path.realpath(path).startswith(os.path.join(_real(str(folder)), ""))
-    except (OSError, ValueError) as error:
-        raise RowError("image path", where, f"no usable image path ({error}). Got: {name!r:.200}.") from error
-    if not inside:
-        raise RowError("image path", where, f"an image path leaves the images folder. Got: {name!r:.200}.")
-    return str(folder / name)
-
-
-@lru_cache(maxsize=64)
-def _real(folder: str) -> str:
-    return os.path.realpath(folder)
-
-
-def image_cell(value: Any, folder: Path, where: str) -> str:
-    """Return the path of the image in a cell: bytes, a struct of bytes and path, or a path under `folder`.
-
-    Bytes are kept in the cache of images and forgotten here.
-
-    Raises:
-        RowError: if the cell holds no image.
+        RowError: if the cell holds none, or several, or a path that cannot be used.
         DataError: if the cache cannot be written.
     """
-    inner = value.get("bytes") or value.get("path") if isinstance(value, dict) else value
-    if isinstance(inner, bytes) and inner:
-        return kept_image(inner)
-    if isinstance(inner, str) and inner.strip():
-        return image_path(folder, inner, where)
-    raise RowError("no image", where, f"`image` is {_shown(value)}. Allowed: the bytes of an image, or a path.")
-
-
-def kept_image(data: bytes) -> str:
-    """Keep the bytes of an image in the cache and return its path.
-
-    Raises:
-        DataError: if the cache cannot be written.
-    """
-    try:
-        return keep_image(data)
-    except OSError as error:
-        raise DataError(
-            f"the cache of images cannot be written ({error}). Next: make room, or point XDG_CACHE_HOME to a folder "
-            "that has some."
-        ) from error
+    found = images_of(None if is_blank(cell) else cell, folder, where)
+    if len(found) != 1:
+        reason = f"the cell of the image is {_shown(cell)}. Allowed: one image."
+        raise RowError("several images" if found else "no image", where, reason)
+    return found[0]
 
 
 def _shown(value: Any) -> str:

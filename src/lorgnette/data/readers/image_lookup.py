@@ -76,7 +76,9 @@ class ImageFolder:
         return self._inside[folder]
 
     def _resolves_inside(self, path: str) -> bool:
-        return Path(path).resolve().is_relative_to(Path(str(self.root)).resolve())
+        # not Path.resolve, which raises a RuntimeError where links go round in a circle
+        root = os.path.realpath(str(self.root))
+        return Path(os.path.realpath(path)).is_relative_to(root)
 
 
 class CocoFolder:

@@ -137,15 +137,14 @@ def _line_rows(stream: TextIOWrapper, start: str, first: int, file: Path) -> Ite
         try:
             yield json.loads(line)
         except (ValueError, RecursionError) as error:
+            # json would name a line of its own, which is always 1
+            reason = f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
+            problem = f"{file}, line {number}: no valid JSON ({reason})."
             if number == first:
-                raise DataError(
-                    f"{file}, line {number}: no valid JSON ({error}). Allowed: a JSON list of rows, or one row a line."
-                ) from error
+                raise DataError(f"{problem} Allowed: a JSON list of rows, or one row a line.") from error
             if not line.endswith("\n"):
-                raise DataError(
-                    f"{file}, line {number}: no valid JSON ({error}). Next: the file may be truncated; copy it anew."
-                ) from error
-            yield BrokenLine(f"line {number} is no valid JSON ({error}).")
+                raise DataError(f"{problem} Next: the file may be truncated; copy it anew.") from error
+            yield BrokenLine(f"line {number} is no valid JSON ({reason}).")
 
 
 def _broken(file: Path, row: int, reason: object) -> str:

@@ -7,19 +7,21 @@ is None, NaN or the text "nan"; options may be missing from C on; the column is 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from lorgnette.data.readers.cells import image_cell, is_blank, kept_image, optional_text, required_text, whole_number
+from lorgnette.data.readers.cells import is_blank, one_image, optional_text, required_text, whole_number
+from lorgnette.data.readers.image_lookup import CocoFolder, FoundImage, ImageFolder
+from lorgnette.data.readers.questions import QuestionOptions, question_sample
+from lorgnette.data.readers.source import SourceSpec, read_options
+from lorgnette.data.readers.source_rows import folder_of_images
 from lorgnette.data.readers.tables import Columns, Row, table_rows
-from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
+from lorgnette.data.sample import Origin, Sample
 from lorgnette.errors import DataError, RowError, nearest
 
 LETTERS = ("A", "B", "C", "D", "E")
-CIRCLE = 1_000_000
-"""`index % CIRCLE` is the question; rows from this index on are its turned copies."""
 POINTER = 16
 """A cell of fewer characters than this is the index of another row; no picture is so short."""
 COLUMNS = Columns(
@@ -38,6 +40,7 @@ class MMBenchQuestion:
         hint: "" where there is none.
         options: letter -> text, those that are there, in the order of letters.
         answer: a letter of `options`.
+        mended: what was put right to find the image.
     """
 
     id: str
@@ -52,29 +55,38 @@ class MMBenchQuestion:
     source: str
     split: str
     origin: Origin
+    mended: tuple[str, ...] = ()
 
 
-def mmbench_questions(path: str, split: str | None, images: str | None) -> Iterator[MMBenchQuestion | RowError]:
+def mmbench_questions(
+    path: str, split: str | None, images: str | None, *, outside: bool = False, config: str | None = None
+) -> Iterator[MMBenchQuestion | RowError]:
     """Yield the rows in the file's order, each with its image; a row that cannot be used as an error.
+
+    All rows are read before the first is given, since a picture may stand in a later row; what is kept of a picture
+    is its path.
 
     Args:
         path: a Parquet or TSV file, a folder of them, or the name of a data set on the hub.
         split: "dev"...; for a file, the rows whose column `split` says so, all where null.
         images: the folder of the images where the file names paths; null: its own folder.
+        outside: image paths may lead out of that folder.
+        config: the configuration of a data set on the hub that has several.
 
     Raises:
         DataError: if the source cannot be read, or no row is of the split.
         MissingExtra: if it needs a library that is not installed.
     """
+    folder = folder_of_images(SourceSpec(path, images=images), outside=outside)
     by_row = split if Path(path).is_file() else None
     rows: list[tuple[MMBenchQuestion, int | None] | RowError] = []
-    pictures: dict[int, str | None] = {}
+    pictures: dict[int, FoundImage | None] = {}
     others: set[str] = set()
-    for found in table_rows(path, split, COLUMNS):
+    for found in table_rows(path, split, COLUMNS, config):
         try:
             if isinstance(found, RowError):
                 raise found
-            row, pointer = _question(*found, Path(images) if images is not None else None, pictures)
+            row, pointer = _question(*found, folder, pictures)
         except RowError as error:
             rows.append(error)
             continue
@@ -84,21 +96,27 @@ def mmbench_questions(path: str, split: str | None, images: str | None) -> Itera
             others.add(row.split)
     if not rows:
         raise DataError(
-            f"{path}: no row is of split '{split}'. The column `split` has: {', '.join(sorted(others))}."
+            f"{path}: no row is of split '{split}'. The column `split` has: {', '.join(sorted(others)) or 'no row'}."
             f"{nearest(split or '', others)}"
         )
     for entry in rows:
         yield entry if isinstance(entry, RowError) else _with_picture(*entry, pictures)
 
 
-def read_mmbench(path: str, split: str | None, images: str | None) -> Iterator[Sample | DataError]:
-    """Yield one question with its options, answered by a letter, a sample."""
-    for row in mmbench_questions(path, split, images):
+def read_mmbench(spec: SourceSpec) -> Iterator[Sample | DataError]:
+    """Yield one question with its options, answered by a letter, a sample.
+
+    Raises:
+        DataError: as `mmbench_questions`, or if an option is wrong.
+    """
+    options = read_options(QuestionOptions, spec)
+    rows = mmbench_questions(spec.path, spec.split, spec.images, outside=options.outside_images, config=options.config)
+    for row in rows:
         if isinstance(row, RowError):
             yield row
         else:
-            turns = (Turn("user", f"{IMAGE_TAG}\n{question_with_options(row)}"), Turn("assistant", row.answer))
-            yield Sample(row.id, (row.image,), turns, row.origin)
+            question = question_with_options(row)
+            yield question_sample(row.id, row.image, question, row.answer, row.origin, row.mended, options.prompt)
 
 
 def question_with_options(row: MMBenchQuestion) -> str:
@@ -108,7 +126,7 @@ def question_with_options(row: MMBenchQuestion) -> str:
 
 
 def _question(
-    origin: Origin, row: Row, images: Path | None, pictures: dict[int, str | None]
+    origin: Origin, row: Row, folder: ImageFolder | CocoFolder, pictures: dict[int, FoundImage | None]
 ) -> tuple[MMBenchQuestion, int | None]:
     """Return a row and the index of the row that has its picture, None if it has one itself; note its own picture."""
     row = {name: None if cell == "nan" else cell for name, cell in row.items()}
@@ -116,51 +134,40 @@ def _question(
     where = f"{origin} (id {index})"
     if index in pictures:
         raise RowError("index twice", where, f"another row has the index {index}, too.")
-    picture = _picture(row, images or Path(origin.file).parent, where)
-    pictures[index] = picture if isinstance(picture, str) else None
+    cell = row.get("image")
+    pointer = _pointer(cell, where)
+    # the encoded picture is given as `bytes`, so that no other guess is made at what the text is
+    encoded = {"bytes": cell} if isinstance(cell, str) and cell.strip() else cell
+    pictures[index] = one_image(encoded, folder, where) if pointer is None else None
     options = {letter: text for letter in LETTERS if (text := optional_text(row, letter, where))}
     answer = required_text(row, "answer", where).strip()
     if answer not in options:
-        raise RowError(
-            "answer is no option",
-            where,
-            f"the answer is {answer!r:.80}. The options are: {', '.join(options) or 'none'}.",
-        )
+        among = f"The options are: {', '.join(options) or 'none'}."
+        raise RowError("answer is no option", where, f"the answer is {answer!r:.80}. {among}")
     hint, category, source, split = (
         optional_text(row, name, where) for name in ("hint", "category", "source", "split")
     )
     l2_category = optional_text(row, "l2-category" if "l2-category" in row else "L2-category", where)
     question = required_text(row, "question", where)
-    image = picture if isinstance(picture, str) else ""
     made = MMBenchQuestion(
-        str(index), index, image, hint, question, options, answer, category, l2_category, source, split, origin
+        str(index), index, "", hint, question, options, answer, category, l2_category, source, split, origin
     )
-    return made, picture if isinstance(picture, int) else None
+    return made, pointer
 
 
-def _picture(row: Row, folder: Path, where: str) -> str | int:
-    """Return the path of a row's picture, or the index of the row that has it."""
-    cell = row["image"]
-    if not isinstance(cell, str) or is_blank(cell):
-        return cell if isinstance(cell, int) else image_cell(cell, folder, where)
-    if len(cell) < POINTER:
-        return whole_number({"image": cell}, "image", where)
-    try:
-        data = base64.b64decode("".join(cell.split()), validate=True)
-    except ValueError as error:
-        raise RowError("image is no base64", where, f"`image` is {cell!r:.40} ({error}). Allowed: base64.") from error
-    return kept_image(data)
+def _pointer(cell: Any, where: str) -> int | None:
+    """Return the index of the row that has the picture, None where the cell holds one itself."""
+    short = isinstance(cell, str) and not is_blank(cell) and len(cell) < POINTER
+    return whole_number({"image": cell}, "image", where) if short or isinstance(cell, int) else None
 
 
 def _with_picture(
-    row: MMBenchQuestion, pointer: int | None, pictures: Mapping[int, str | None]
+    row: MMBenchQuestion, pointer: int | None, pictures: Mapping[int, FoundImage | None]
 ) -> MMBenchQuestion | RowError:
-    if pointer is None:
-        return row
-    picture = pictures.get(pointer)
+    picture = pictures.get(row.index if pointer is None else pointer)
     if picture is None:
         where = f"{row.origin} (id {row.id})"
         return RowError(
             "image missing", where, f"`image` points to row {pointer}, which is not there or has no picture."
         )
-    return replace(row, image=picture)
+    return replace(row, image=picture.path, mended=(picture.mended,) if picture.mended is not None else ())

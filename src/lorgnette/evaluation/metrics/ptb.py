@@ -58,22 +58,29 @@ AS_ASCII = str.maketrans(
     dict.fromkeys("’‘‛‹›", "'") | dict.fromkeys("“”«»", '"') | dict.fromkeys("–—―", "--") | {"…": "..."}
 )
 BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-ENDING = r"'(?:s|m|d|re|ve|ll)\b"
+_ABBREVIATED = "|".join(map(re.escape, ABBREVIATIONS.split()))
+_SENTENCE = "|".join(word.capitalize() for word in STARTS.split())
 TOKEN = re.compile(
     rf"""
+    # addresses, mark-up, tags and faces
     https?://[^\s<>"]*[\w/] | (?:www\.)?[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:com|org|net|edu|gov)\b
-    | [\w.+-]+@[\w-]+(?:\.[\w-]+)* | </?[a-z][^<>]*> | &(?:amp|lt|gt|nbsp); | [@#](?=[a-z_])\w+
+    | [\w.+-]+@[\w-]+(?:\.[\w-]+)* | </?[a-z][^<>]*> | &(?:amp|lt|gt|nbsp); | [@\#](?=[a-z_])\w+
     | [:;=]['-]?[()] | [:;]-?D\b
+    # words with an apostrophe of their own, then endings that become tokens
     | (?<!\w)'(?:tis|twas|em|cause|til|n')(?!\w) | (?<!\w)'\d0s\b | 'n(?!\w)'?
     | y'all\b | (?:dunkin|somethin|ol)'(?!\w)
-    | \w+(?=n't\b) | n't\b | {ENDING}
-    | (?:[a-z]\.){{2,}}(?:-\w+)* | (?:{"|".join(map(re.escape, ABBREVIATIONS.split()))})\.(?!\w) | (?:no|fig)\.(?=\s*\d)
-    | (?<!\w)[a-z]\.(?=\s*$|\s+(?!(?:{"|".join(word.capitalize() for word in STARTS.split())})\b)\S)
+    | \w+(?=n't\b) | n't\b | '(?:s|m|d|re|ve|ll)\b
+    # full stops that belong to their word: U.S., etc., No. 5, a lone letter unless a sentence begins behind it
+    | (?:[a-z]\.){{2,}}(?:-\w+)* | (?:{_ABBREVIATED})\.(?!\w) | (?:no|fig)\.(?=\s*\d)
+    | (?<!\w)[a-ik-uw-z]\.(?=\s*$) | (?<!\w)[a-z]\.(?=\s+(?!(?-i:{_SENTENCE})\b)\S)
+    # numbers and money
     | \d{{1,2}}:\d\d | [-+]\d+(?:[.,]\d+)*(?!\w) | \.\d+(?!\w) | \d+(?:[.,]\d+)+ | \d+(?:[:/-]\d+)+(?!\w)
     | (?-i:[A-Z]+&[A-Z]+)\b | (?:us|a|c|hk)\$
-    | (?:[dol]'(?=[^\W\d_]) | [a-hj-xz]'(?=[a-zà-ÿ]{{2}}) | [a-z]*[aeiouy]'(?=[aeiou]))? {{WORD}}
+    # words: o'clock, d'eau, ma'am; joined by hyphens, slashes, full stops without a space
+    | (?:[dol]'(?=[^\W\d_]) | [a-hj-xz]'(?=[a-zà-ÿ]{{2}}) | [a-z]*[aeiouy]'(?=[aeiou]))?
+      \w+(?:-\w+ | \.(?=[^\W\d_])\w+ | [!?](?=[a-z])\w+ | (?<=[a-z0-9])/(?=[a-z0-9])\w+)*
     | [!?]{{2,}} | \.{{3,}} | -{{2,}} | \S
-    """.replace("{WORD}", r"(?:\w+(?:[-]\w+|\.(?=[^\W\d_])\w+|[!?](?=[a-z])\w+|(?<=[a-z0-9])/(?=[a-z0-9])\w+)*)"),
+    """,
     re.VERBOSE | re.IGNORECASE,
 )
 
@@ -118,7 +125,7 @@ def _spelled(token: str) -> list[str]:
         return [BRACKETS[token]]
     if token[-1] in "()" and len(token) > 1 and token[0] in ":;=":  # a face
         return [token[:-1] + BRACKETS[token[-1]]]
-    return ["..."] if token.startswith("...") else ["--"] if token.startswith("--") else [token]
+    return ["..."] if token.startswith("...") else ["--"] if token in ("---", "----") else [token]
 
 
 def _without_punctuation(tokens: Sequence[str]) -> str:

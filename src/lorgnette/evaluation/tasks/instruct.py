@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,7 +19,8 @@ from lorgnette.evaluation.tasks.task import Document, Score, Scored
 class Instruct:
     """Corpus BLEU and chrF by sacreBLEU, ROUGE-1, -2 and -L on words of any alphabet, METEOR.
 
-    The first question of every conversation is asked.
+    The first question of every conversation is asked. LLaVA's ids are those of images and repeat: the second
+    conversation of id 5 is 5#2.
 
     Fields:
         format: which reader understands the set, as in a recipe's `data`.
@@ -43,6 +45,7 @@ class Instruct:
     def documents(self, split: str) -> Iterator[Document | DataError]:
         """Read the conversations of a split; a file without splits is read whole."""
         path = required_path(self.path, self.name, "a file of instructions")
+        seen: Counter[str] = Counter()
         for sample in read_samples(path, self.format, None if split == self.split else split, self.images):
             if isinstance(sample, DataError):
                 yield sample
@@ -56,7 +59,9 @@ class Instruct:
             # images of later turns would need those turns
             images = sample.images[: said["user"].count(IMAGE_TAG)]
             question = said["user"].replace(IMAGE_TAG, "").strip()
-            yield Document(sample.id, images, question, said["assistant"], fields={"system": said.get("system", "")})
+            seen[sample.id] += 1
+            name = sample.id if seen[sample.id] == 1 else f"{sample.id}#{seen[sample.id]}"
+            yield Document(name, images, question, said["assistant"], fields={"system": said.get("system", "")})
 
     def score_all(self, documents: Sequence[Document], answers: Sequence[str]) -> Scored:
         """Score every answer, and keep what corpus BLEU and chrF need of it."""
