@@ -21,7 +21,7 @@ METRICS: list[dict[str, Any]] = [
 class Page(HTMLParser):
     """Collects tags, attributes and text; fails on a tag that is closed in the wrong place."""
 
-    VOID = ("meta", "img", "br", "use", "path")
+    VOID = ("meta", "img", "br", "wbr", "use", "path")
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -19,6 +19,8 @@ SCORED = ("task", "metric")
 """What may never differ: there would be no common number."""
 ASKED = ("prompt", "options", "decoding")
 """How the questions were asked."""
+PLACES = ("options.path", "options.images")
+"""Where documents lie says nothing about them."""
 TOLD = ("data.split", "data.limit")
 """What explains why documents differ; no obstacle where they do not."""
 LONGEST_VALUE = 160
@@ -77,7 +79,7 @@ def _conditions(before: Mapping[str, Any], after: Mapping[str, Any], names: tupl
     return [
         f"{name}: {_against(first.get(name), second.get(name), names)}"
         for name in dict.fromkeys([*first, *second])
-        if first.get(name) != second.get(name)
+        if name not in PLACES and first.get(name) != second.get(name)
     ]
 
 
@@ -92,17 +94,18 @@ def _documents(before: Result, after: Result, names: tuple[str, str]) -> list[st
         )
         if ids
     ]
-    changed = sorted(id for id in first.keys() & second.keys() if _content(first[id]) != _content(second[id]))
+    changed = sorted((first.keys() & second.keys()) - _equal_documents(before, after))
     if changed:
-        a, b = first[changed[0]], second[changed[0]]
-        values = next((k, x, y) for (k, x), (_, y) in zip(_content(a), _content(b), strict=True) if x != y)
+        a, b = (_content(rows[changed[0]]) for rows in (first, second))
+        name = next(name for name in a if a[name] != b[name])
         lines.append(
-            f"documents: {len(changed):,} with the same id and another content ({_some(changed)}); {values[0]} of "
-            f"{a.id!r} is {_against(values[1], values[2], names)}"
+            f"documents: {len(changed):,} with the same id and another content ({_some(changed)}); {name} of "
+            f"{changed[0]!r} is {_against(a[name], b[name], names)}"
         )
     one, other = (_flat_data(result).get("data.fingerprint") for result in (before, after))
     if not lines and None not in (one, other) and one != other:
-        lines.append(f"data.fingerprint: {_against(one, other, names)}; all texts are equal, so the images are others")
+        reason = "all texts are equal, so the images differ, or one result does not know them"
+        lines.append(f"data.fingerprint: {_against(one, other, names)}; {reason}")
     if lines:
         told = [(name, *(_flat_data(result).get(name) for result in (before, after))) for name in TOLD]
         told = [("n", f"{len(first):,}", f"{len(second):,}"), *told]
@@ -115,20 +118,31 @@ def _flat_data(result: Result) -> dict[str, str]:
     return dict(flat({"data": data})) if isinstance(data, dict) else {}
 
 
-def _content(row: Prediction) -> list[tuple[str, object]]:
+def _content(row: Prediction) -> dict[str, object]:
     """Return what makes a document the same document; where its image lies is no part of it."""
-    return [
-        ("question", row.question),
-        ("reference", row.references),
-        ("kind", row.kind),
-        ("groups", dict(row.groups)),
-    ]
+    return {
+        "question": row.question,
+        "reference": row.references,
+        "kind": row.kind,
+        "groups": dict(row.groups),
+        "prompt": row.prompt,
+    }
 
 
 def _equal_documents(before: Result, after: Result) -> set[str]:
-    """Return the ids of the documents that both results have with the same content."""
+    """Return the ids of the documents that both results have with the same content.
+
+    A filled prompt belongs to the content where both results filled the same one: then it shows what else the
+    document holds, such as the options of multiple choice.
+    """
+    prompts = before.summary["prompt"] == after.summary["prompt"]
     second = {row.id: row for row in after.predictions}
-    return {row.id for row in before.predictions if row.id in second and _content(row) == _content(second[row.id])}
+    return {
+        row.id
+        for row in before.predictions
+        if row.id in second
+        and _content(row) == _content(second[row.id] if prompts else replace(second[row.id], prompt=row.prompt))
+    }
 
 
 def _restricted(result: Result, ids: Sequence[str]) -> Result:

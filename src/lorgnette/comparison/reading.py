@@ -28,6 +28,7 @@ class Prediction:
     Attributes:
         groups: its value in every grouping of the task, `kind` not among them.
         image: the absolute path of its first image.
+        prompt: what the model was asked, the task's prompt filled; empty where nobody knows.
         references: the right answers, one or several.
         read: whether the answer could be understood.
         score: the main metric of this answer; `scores` has every metric that this answer has one of.
@@ -40,6 +41,7 @@ class Prediction:
     groups: Mapping[str, str]
     image: str | None
     question: str
+    prompt: str
     references: tuple[str, ...]
     answer: str
     read: bool
@@ -126,7 +128,7 @@ def _check_summary(summary: Mapping[str, Any], where: str) -> None:
 
 def _prediction(row: Mapping[str, Any], where: str) -> Prediction:
     """Check one line of `predictions.jsonl`; fields that are not in the format are left aside."""
-    for name in ("id", "question", "answer"):
+    for name in ("id", "question", "prompt", "answer"):
         _require(isinstance(row.get(name), str), row, name, "a string", where)
     for name in ("kind", "image", "stopped_by"):
         _require(name in row and isinstance(row[name], str | None), row, name, "a string or null", where)
@@ -148,6 +150,7 @@ def _prediction(row: Mapping[str, Any], where: str) -> Prediction:
         groups=row["groups"],
         image=row["image"],
         question=row["question"],
+        prompt=row["prompt"],
         references=references,
         answer=row["answer"],
         read=row["read"],

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from lorgnette.comparison.comparable import flat
 from lorgnette.comparison.drawing import Drawing, inline_svg, write_drawings
@@ -117,6 +117,7 @@ def _template() -> Template:
         "p": p_text,
         "shorten": _shorten,
         "unbroken": _unbroken,
+        "breakable": lambda name: escape(name).replace("_", Markup("_<wbr>")),
         "flat": lambda tree: tuple(flat(tree)),
     }
     return environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
