@@ -77,7 +77,6 @@ def read(file: Path) -> None:
     shown = Progress(disable=True).track(samples, total=None)
     rendered, findings = render_all(shown, renderer, 0.0, encodings)
     rendering = time.perf_counter() - start
-    encodings.keep()
     dataset = RenderedDataset([(rendered, weighted(len(rendered), 1.0, 0))])
     content = dataset.content_hash()
     next(iter(SharedImageSampler(dataset.images(), 0, share_images=True)))

@@ -21,6 +21,8 @@ from transformers import (
     Qwen2ForCausalLM,
     SiglipVisionConfig,
     SiglipVisionModel,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from lorgnette.data.rendering import Renderer
@@ -82,6 +84,25 @@ def make_language_model(folder: Path, kind: str = "llama", *, bos: bool = False)
     model_class, config_class, more = LANGUAGE_MODELS[kind]
     config = config_class(vocab_size=len(tokenizer), initializer_range=0.2, **WORDS, **more)
     model_class(config).save_pretrained(folder)
+    return folder
+
+
+def make_text_to_text(folder: Path) -> Path:
+    """Write a random T5 of two layers with a tokenizer that adds no end of sequence by itself."""
+    tokenizer = make_tokenizer(folder)
+    torch.manual_seed(1)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
     return folder
 
 

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from lorgnette import cli, experiment
-from lorgnette.evaluation import evaluate as evaluation
+from lorgnette.evaluation import sharing
+from lorgnette.inference import answers as answering
 from lorgnette.run import read_json, read_json_lines
-from lorgnette.training import stages
+from lorgnette.training import hand_over, trained
+from small import make_text_to_text
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +68,10 @@ def lorgnette(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
 
 
 def answers(folder: Path, when: str) -> list[dict]:
-    return read_json_lines(folder / "evaluation" / when / "easy-vqa" / "predictions.jsonl")
+    """The predictions, without how long they took."""
+    rows = read_json_lines(folder / "evaluation" / when / "easy-vqa" / "predictions.jsonl")
+    assert all(row.pop("seconds") >= 0 for row in rows)
+    return rows
 
 
 def test_the_road_leaves_everything_it_promises(
@@ -75,8 +81,9 @@ def test_the_road_leaves_everything_it_promises(
     shown = capsys.readouterr().out
     folder = tmp_path / "runs" / "small"
     assert "Next: open runs/small/report.html" in shown
-    for name in ("recipe.yaml", "provenance.jsonl", "metrics.jsonl", "comparison.json", "report.html"):
-        assert (folder / name).stat().st_size > 0, name
+    tables = ("comparison.json", "comparison.csv", "comparison.md", "changes.jsonl", "plots/loss-1.png")
+    for name in ("recipe.yaml", "provenance.jsonl", "metrics.jsonl", *tables, "report.html"):
+        assert (folder / name).is_file(), name
     (task,) = read_json(folder / "comparison.json")["tasks"]
     assert {"task", "metric", "n", "before", "after", "difference", "interval", "p_value"} <= task.keys()
     assert task["n"] == 60
@@ -89,7 +96,7 @@ def test_the_road_leaves_everything_it_promises(
     assert any("eval_loss" in row for row in read_json_lines(folder / "metrics.jsonl"))
     record = read_json(folder / "merged" / "lorgnette.json")
     assert record["kind"] == "merged"
-    assert record["merge_difference"] <= experiment.MERGE_TOLERANCE
+    assert record["merge_difference"] <= hand_over.MERGE_TOLERANCE
     assert read_json(folder / "stages" / "finetune" / "trained" / "lorgnette.json")["base_fingerprint"].startswith(
         "sha256"
     )
@@ -112,13 +119,12 @@ def test_a_second_run_gives_bitwise_the_same_and_a_third_does_nothing(
     assert lorgnette(monkeypatch, "run", recipe, "--output", "one") == 0
     assert lorgnette(monkeypatch, "run", recipe, "--output", "two") == 0
     for when in ("before", "after"):
-        name = f"evaluation/{when}/easy-vqa/predictions.jsonl"
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        assert answers(tmp_path / "one", when) == answers(tmp_path / "two", when)
     weights = tmp_path / "one" / "merged" / "model.safetensors"
     assert weights.read_bytes() == (tmp_path / "two" / "merged" / "model.safetensors").read_bytes()
     assert (tmp_path / "one/comparison.json").read_bytes() == (tmp_path / "two/comparison.json").read_bytes()
     before = weights.stat().st_mtime_ns
-    monkeypatch.setattr(experiment, "load_llava", lambda *_: pytest.fail("a finished run loads no model"))
+    monkeypatch.setattr(experiment, "load_model", lambda *_: pytest.fail("a finished run loads no model"))
     assert lorgnette(monkeypatch, "run", recipe, "--output", "one") == 0
     assert weights.stat().st_mtime_ns == before
 
@@ -150,11 +156,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("owner", "name", "at"),
     [
         (experiment, "assemble", 1),
-        (evaluation, "generate", 2),
+        (answering, "generate", 2),
         (experiment, "run_stage", 2),
-        (experiment, "merge", 1),
-        (experiment, "save_llava", 2),
-        (evaluation, "append_json_line", 70),
+        (hand_over, "merge", 1),
+        (experiment, "save_model", 2),
+        (sharing, "append_json_line", 70),
         (experiment, "write_report", 1),
     ],
 )
@@ -208,7 +214,7 @@ def test_what_changed_since_is_noticed(
     source = f"stages.1.data=[{{path: {data}, format: llava, images: /}}]"
     words = ("run", recipe, "--output", "run", "--set", source)
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "save_trained", stopping(stages.save_trained, 2))
+        patch.setattr(trained, "save_trained", stopping(trained.save_trained, 2))
         assert lorgnette(patch, *words) == 130
     data.write_text(json.dumps(rows[:-1]))
     assert lorgnette(monkeypatch, *words) == 2  # the data of a checkpoint
@@ -283,8 +289,8 @@ def test_evaluate_and_compare_from_the_command_line(
     assert lorgnette(monkeypatch, "train", recipe, "--output", "run") == 0
     for model, out in (("run/base", "a"), ("run/merged", "b")):
         assert lorgnette(monkeypatch, "evaluate", model, "--task", "easy-vqa", "--limit", 20, "--output", out) == 0
-    assert lorgnette(monkeypatch, "compare", "a", "b", "--output", "c.json") == 0
-    assert read_json(tmp_path / "c.json")["tasks"][0]["n"] == 20
+    assert lorgnette(monkeypatch, "compare", "a", "b", "--output", "c") == 0
+    assert read_json(tmp_path / "c" / "comparison.json")["tasks"][0]["n"] == 20
     capsys.readouterr()
     # other settings into the same folder would mix two measurements
     assert lorgnette(monkeypatch, "evaluate", "run/base", "--task", "easy-vqa", "--limit", 30, "--output", "a") == 2
@@ -313,6 +319,46 @@ def test_two_adapter_stages_follow_each_other(recipe: Path, tmp_path: Path, monk
         assert torch.allclose(a, b, atol=1e-6), name
     shutil.move(tmp_path / "run" / "merged", tmp_path / "before")
     assert lorgnette(monkeypatch, "run", recipe, "--output", "run") == 0
+
+
+@pytest.mark.parametrize("projector_mode", ["frozen", "full"])
+def test_a_stage_starts_with_a_projector_from_outside(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, projector_mode: str
+) -> None:
+    names = {"0.weight": (32, 24), "0.bias": (32,), "2.weight": (32, 32), "2.bias": (32,)}
+    given = {name: 0.1 * torch.randn(shape) for name, shape in names.items()}
+    state = {f"projector.model.{name}": value for name, value in given.items()}
+    torch.save({"meta": {"iter": 2181}, "state_dict": state}, tmp_path / "iter_2181.pth")
+    content = yaml.safe_load(recipe.read_text())
+    finetune = content["stages"][1]
+    finetune["train"]["projector"] = projector_mode
+    finetune["init_projector"] = str(tmp_path / "iter_2181.pth")
+    finetune["training"]["max_steps"] = 2
+    content |= {"stages": [finetune], "evaluation": None}
+    recipe.write_text(yaml.safe_dump(content))
+    assert lorgnette(monkeypatch, "train", recipe, "--output", "once") == 0
+
+    def projector(folder: str) -> torch.Tensor:
+        model = LlavaForConditionalGeneration.from_pretrained(tmp_path / folder)
+        return model.model.multi_modal_projector.linear_2.weight.detach()
+
+    if projector_mode == "frozen":
+        assert torch.equal(projector("once/merged"), given["2.weight"])
+    else:
+        assert not torch.equal(projector("once/merged"), given["2.weight"])
+        assert torch.allclose(projector("once/merged"), given["2.weight"], atol=0.05)
+    # it lies in the folder of the adapter, so that plain PEFT on the base finds it
+    adapter = load_file(tmp_path / "once/stages/finetune/trained/adapter_model.safetensors")
+    kept = [value for name, value in adapter.items() if name.endswith("multi_modal_projector.linear_2.weight")]
+    assert torch.equal(kept[0], projector("once/merged"))
+    # merged again from what the stage left: the projector is there again
+    before = (tmp_path / "once/merged/model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "once/merged")
+    assert lorgnette(monkeypatch, "train", recipe, "--output", "once") == 0
+    assert (tmp_path / "once/merged/model.safetensors").read_bytes() == before
+    torch.save({"state_dict": state | {"llm.x": torch.zeros(1)}}, tmp_path / "iter_2181.pth")
+    assert lorgnette(monkeypatch, "train", recipe, "--output", "other") == 2
+    assert not (tmp_path / "other" / "base").exists()
 
 
 @pytest.mark.parametrize(
@@ -348,3 +394,92 @@ def test_wrong_input_is_explained_with_exit_code_2(
 def test_schema_is_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert lorgnette(monkeypatch, "recipe", "schema") == 0
     assert "stages" in json.loads(capsys.readouterr().out)["properties"]
+
+
+def test_qlora_and_a_soft_prompt_walk_the_road(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = yaml.safe_load(recipe.read_text())
+    content["model"]["quantization"] = {"bnb_4bit_compute_dtype": "float32"}
+    content["stages"][1] |= {
+        "train": {"language_model": "lora", "vision_tower": "lora", "last_layers": 1},
+        "prompt_tuning": {"num_virtual_tokens": 4},
+        "learning_rates": {"soft_prompt": 0.1},
+    }
+    content["stages"][1]["lora"] = {"r": 2}
+    recipe.write_text(yaml.safe_dump(content))
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "one") == 0
+    trained = tmp_path / "one" / "stages" / "finetune" / "trained"
+    assert read_json(trained / "lorgnette.json")["quantization"]["bnb_4bit_quant_type"] == "nf4"
+    assert {path.name for path in trained.iterdir()} >= {"adapter_config.json", "prompt"}
+    assert "multi_modal_projector" in (trained / "adapter_config.json").read_text()  # of the stage before
+    rows = {row["part"]: row for row in read_json(trained.parent / "stage.json")["parts"]}
+    assert rows["soft_prompt"]["trainable"] == 4 * 32
+    assert rows["vision_tower"]["mode"] == "lora"
+    assert (tmp_path / "one" / "merged" / "prompt" / "adapter_config.json").exists()
+    # interrupted before the merge and called again: bitwise the same
+    monkeypatch.setattr(experiment, "merged_model", stopping(experiment.merged_model, 1))
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "two") == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    for commands in (cli.road, cli.results):
+        monkeypatch.setattr(commands, "settle", lambda: None)
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "two") == 0
+    assert (tmp_path / "one/comparison.json").read_bytes() == (tmp_path / "two/comparison.json").read_bytes()
+    for name in ("model.safetensors", "prompt/adapter_model.safetensors"):
+        assert (tmp_path / "one/merged" / name).read_bytes() == (tmp_path / "two/merged" / name).read_bytes()
+
+
+TEXT_TASK = '''
+from lorgnette.evaluation.tasks.task import Document
+
+
+class Words:
+    """Say the word again."""
+
+    name = "words"
+    metric = "exact_match"
+    split = "test"
+    prompt = "{question}"
+    max_new_tokens = 4
+
+    def documents(self, split):
+        return [Document(str(n), (), f"say {word}", word, "word") for n, word in enumerate(["blue", "red", "teal"] * 4)]
+
+    def score(self, document, answer):
+        return float(answer == document.reference)
+'''
+
+
+def test_a_text_to_text_model_walks_the_same_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_text_to_text(tmp_path / "t5")
+    (tmp_path / "road_words.py").write_text(TEXT_TASK)
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = [
+        {"conversations": [{"from": "human", "value": f"say {word}"}, {"from": "gpt", "value": word}]}
+        for word in ["blue", "red", "teal"] * 8
+    ]
+    (tmp_path / "said.json").write_text(json.dumps(rows))
+    content = {
+        "model": {"base": str(tmp_path / "t5")},
+        "stages": [
+            {
+                "name": "tune",
+                "data": [{"path": str(tmp_path / "said.json"), "format": "llava"}],
+                "train": {"language_model": "lora"},
+                "lora": {"r": 8, "lora_alpha": 32, "target_modules": ["q", "v", "wi", "wo"]},
+                "prompt_tuning": {"num_virtual_tokens": 3},
+                "learning_rates": {"soft_prompt": 0.1},
+                "training": {"learning_rate": 3e-2, "max_steps": 40, "per_device_train_batch_size": 12},
+            }
+        ],
+        "evaluation": {"tasks": ["road_words:Words"], "batch_size": 5},
+    }
+    recipe = tmp_path / "t5.yaml"
+    recipe.write_text(yaml.safe_dump(content))
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "t5-run") == 0
+    (task,) = read_json(tmp_path / "t5-run" / "comparison.json")["tasks"]
+    assert (task["before"], task["n"]) == (0.0, 12)
+    assert task["after"] > 0.5
+    assert (tmp_path / "t5-run" / "merged" / "prompt").is_dir()
+    content["stages"][0]["train"] = {"language_model": "lora", "projector": "full"}
+    recipe.write_text(yaml.safe_dump(content))
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "no-projector") == 2

@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, Au
 
 from lorgnette.data.readers.easy_vqa import easy_vqa_questions
 from lorgnette.models.assembly import located
-from lorgnette.run import read_json
+from lorgnette.run import read_json, read_json_lines
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,8 +24,10 @@ def quickstart(folder: Path) -> subprocess.Popen:
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def predictions(folder: Path, when: str) -> bytes:
-    return (folder / "evaluation" / when / "easy-vqa" / "predictions.jsonl").read_bytes()
+def predictions(folder: Path, when: str) -> list[dict]:
+    """The predictions, without how long they took."""
+    rows = read_json_lines(folder / "evaluation" / when / "easy-vqa" / "predictions.jsonl")
+    return [row | {"seconds": None} for row in rows]
 
 
 @pytest.mark.slow

@@ -12,8 +12,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from lorgnette.errors import RecipeError
+from lorgnette.recipe.model import Build, Model
 from lorgnette.recipe.reading import MAX_BYTES, differences, read_recipe, resolved_yaml
-from lorgnette.recipe.sections import Build, Model, Recipe, Source, Stage, recipe_schema
+from lorgnette.recipe.sections import Recipe, Source, Stage, recipe_schema
 from lorgnette.recipe.yaml_text import parse_yaml, write_yaml
 
 VALID = """\
@@ -47,9 +48,12 @@ evaluation:
 
 LEAVES = [
     "evaluation.batch_size",
+    "evaluation.tasks.images",
     "evaluation.tasks.limit",
     "evaluation.tasks.max_new_tokens",
     "evaluation.tasks.name",
+    "evaluation.tasks.options",
+    "evaluation.tasks.path",
     "evaluation.tasks.prompt",
     "evaluation.tasks.split",
     "max_bad_share",
@@ -61,6 +65,9 @@ LEAVES = [
     "model.build.vision_tower",
     "model.chat_template",
     "model.dtype",
+    "model.quantization.bnb_4bit_compute_dtype",
+    "model.quantization.bnb_4bit_quant_type",
+    "model.quantization.bnb_4bit_use_double_quant",
     "output",
     "seed",
     "stages.chat_template",
@@ -71,15 +78,19 @@ LEAVES = [
     "stages.data.path",
     "stages.data.split",
     "stages.data.weight",
+    "stages.init_projector",
     "stages.learning_rates.language_model",
     "stages.learning_rates.projector",
+    "stages.learning_rates.soft_prompt",
     "stages.learning_rates.vision_tower",
     "stages.lora",
     "stages.max_text_tokens",
     "stages.name",
+    "stages.prompt_tuning",
     "stages.share_images",
     "stages.too_long",
     "stages.train.language_model",
+    "stages.train.last_layers",
     "stages.train.projector",
     "stages.train.vision_tower",
     "stages.training",
@@ -172,9 +183,9 @@ def test_every_field_has_its_manual() -> None:
 
 def test_mistakes_are_reported_together_with_their_lines(tmp_path: Path) -> None:
     text = VALID.replace("learning_rate: 1e-3", "learning_rat: 1e-3")
-    text = text.replace("train: {projector: full}", "train: {projector: lora}")
+    text = text.replace("train: {projector: full}", "train: {projector: half}")
     assert mistakes(tmp_path, text, "seed=abc") == [
-        "line 11, stages.0.train.projector: 'lora' is not allowed. Allowed: frozen, full.",
+        "line 11, stages.0.train.projector: 'half' is not allowed. Allowed: frozen, lora, full.",
         "line 13, stages.0.training.learning_rat: unknown field (value 0.001). Did you mean 'learning_rate'?",
         "--set seed=abc: must be a whole number, got 'abc'",
     ]
@@ -221,6 +232,7 @@ def test_misspelt_field_does_not_hide_what_is_behind_it(tmp_path: Path) -> None:
         ({"data": [{"path": "p"}]}, "data.0.format: is missing"),
         ({"data": [{"path": "p", "format": "f", "weight": 0}]}, "data.0.weight: must be more than 0"),
         ({"data": 5}, "data: must be a list, got 5"),
+        ({"data": [{"path": "p", "format": "f", "options": "x"}]}, "data.0.options: must be a mapping, got 'x'"),
         ({"max_text_tokens": -1}, "max_text_tokens: must be more than 0, got -1"),
         ({"share_images": 1}, "share_images: must be true or false, got 1"),
     ],
@@ -235,7 +247,7 @@ def test_mistake_in_a_stage(tmp_path: Path, changes: dict[str, Any], message: st
     ("lora", "message"),
     [
         ({"r": 0}, "lora.r: must be more than 0, got 0"),
-        ({"target_modules": "q_proj"}, "lora.target_modules: must be a list or 'all-linear', got 'q_proj'"),
+        ({"target_modules": 3}, "lora.target_modules: must be a list or text, got 3"),
         ({"modules_to_save": ["x"]}, "cannot be set here: set a part to `full`"),
         ({"task_type": "CAUSAL_LM"}, "cannot be set here"),
         ({"eva_config": {}}, "a Python object, which a recipe cannot hold"),

@@ -42,7 +42,7 @@ def test_the_file_map_equals_the_tree() -> None:
     folders = {
         f"{path.relative_to(ROOT)}/" for path in PACKAGE.rglob("*") if path.is_dir() and path.name != "__pycache__"
     }
-    assert mapped() == files | folders | {"src/lorgnette/", "recipes/", "tools/", "bench/", "docs/", "tests/"}
+    assert mapped() == files | folders | {"src/lorgnette/", "recipes/", "tools/", "docs/", "bench/", "tests/"}
 
 
 def test_the_manual_equals_the_code() -> None:

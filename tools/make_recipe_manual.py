@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lorgnette.recipe import sections
+from lorgnette.recipe import model, sections
 
-ORDER = ("Recipe", "Model", "Build", "Stage", "Source", "Parts", "LearningRates", "Evaluation", "TaskSpec")
 WHERE = {
     "Recipe": "top level",
     "Model": "`model`",
     "Build": "`model.build`",
+    "Quantization": "`model.quantization`",
     "Stage": "an entry of `stages`",
     "Source": "an entry of `data` or `validation`",
     "Parts": "`train`",
@@ -24,11 +24,11 @@ WHERE = {
 def manual() -> str:
     """Return the manual as Markdown."""
     lines = ["# The recipe, field by field", "", "Made by `tools/make_recipe_manual.py`; the texts are in the code."]
-    for name in ORDER:
-        section = vars(sections)[name]
+    for name, where in WHERE.items():
+        section = (vars(model) | vars(sections))[name]
         lines += [
             "",
-            f"## {name}: {WHERE[name]}",
+            f"## {name}: {where}",
             "",
             section.__doc__.strip(),
             "",

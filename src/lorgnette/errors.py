@@ -5,7 +5,7 @@
     │   ├── RecipeError       the recipe, all its mistakes at once
     │   ├── DataError         a data file, a sample or an image
     │   │   └── RowError      one row of a data file; the others can still be used
-    │   │       └── LeftOut   a row that is left out because the source's options say so
+    │   │       └── LeftOut   a row that is left out because an option, or the data set itself, says so
     │   ├── ModelError        a model folder, a tokenizer or a chat template
     │   └── MissingExtra      an optional library is not installed
     └── RunError              the work itself failed: exit code 1
@@ -58,7 +58,10 @@ class RowError(DataError):
 
 
 class LeftOut(RowError):
-    """A row that is left out on purpose: an option of the source says so. Counted by kind, but not as a bad row."""
+    """A row that is left out on purpose: an option of the source or a mark of the data set says so.
+
+    Counted by kind, but not as a bad row.
+    """
 
 
 class ModelError(InputError):

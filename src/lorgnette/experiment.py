@@ -6,54 +6,72 @@ absent, so calling it again does only what is missing.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from transformers import set_seed
 
-from lorgnette.comparison.compare import TaskComparison, compare, print_table, read_result, write_comparison
+from lorgnette.comparison.compare import compare_sides
+from lorgnette.comparison.effects import TaskComparison
+from lorgnette.comparison.folders import run_sides
 from lorgnette.comparison.report import write_report
-from lorgnette.data.dataset import RowCollator
+from lorgnette.comparison.tables import print_tables, write_tables
+from lorgnette.comparison.training_record import read_training
 from lorgnette.data.templates import require_template
-from lorgnette.errors import InputError
-from lorgnette.evaluation.evaluate import RESULT, Settings, evaluate
+from lorgnette.errors import InputError, RecipeError
+from lorgnette.evaluation.evaluate import Settings, evaluate
+from lorgnette.evaluation.results import RESULT
 from lorgnette.evaluation.tasks import find_task, read_documents
-from lorgnette.models.adapters import merge, require_equal_logits
 from lorgnette.models.assembly import assemble, located
-from lorgnette.models.forward import prepare_for_rows, row_logits
-from lorgnette.models.loading import DTYPES, Llava, fingerprint, load_config, load_llava
-from lorgnette.models.saving import save_llava
+from lorgnette.models.conversion.huggingface import two_layers
+from lorgnette.models.conversion.projector import read_projector
+from lorgnette.models.learner import Learner, load_model, save_model
+from lorgnette.models.loading import DTYPES, fingerprint, load_config
+from lorgnette.models.outline import outline_of
+from lorgnette.models.trainable import Part, parts_table
+from lorgnette.processes import is_main, processes
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Evaluation, Recipe, Stage
-from lorgnette.run import append_json_line, locked, provenance, read_json, read_json_lines, write_text
-from lorgnette.training.samples import samples_of, usable_samples
-from lorgnette.training.stages import is_trained, parts_of_run, restore_stage, run_stage, training_arguments
-
-MERGE_TOLERANCE = 1e-5
-"""Largest difference of a merged model's logits, in float32 and relative to the largest logit."""
+from lorgnette.run import append_json_line, locked, provenance, read_json, write_text
+from lorgnette.training.arguments import rates_of, training_arguments
+from lorgnette.training.hand_over import brings_projector, merged_model, needs_start, put_projector
+from lorgnette.training.samples import samples_of
+from lorgnette.training.stages import (
+    modes_of,
+    prepare,
+    restore_stage,
+    run_stage,
+)
+from lorgnette.training.trained import is_trained
 
 
 def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Console) -> list[TaskComparison]:
     """Walk the whole road of a recipe, or what is left of it, into the run folder.
+
+    Several processes share the training batches and the benchmarks' documents; the rest is the main process's.
 
     Raises:
         InputError: if the recipe, its data or models cannot be used, or the folder holds another recipe's run.
         RunError: if training or the merge fails.
     """
     with locked(output):
-        check(recipe)
-        keep_recipe(recipe, output)
-        about = record_start(recipe, output, command)
-        base = build_base(recipe, output, console)
-        measure(recipe.evaluation, base, recipe, output / "evaluation" / "before", about, console)
+        about, base = begin(recipe, output, command, console)
+        measure(recipe.evaluation, base, recipe, output / "evaluation" / "before", about, console, plan_of(recipe))
         merged = train(recipe, output, console)
         measure(recipe.evaluation, merged, recipe, output / "evaluation" / "after", about, console)
-        return report(recipe, output, about, console)
+        return report(recipe, output, console)
+
+
+def begin(recipe: Recipe, output: Path, command: Sequence[str], console: Console) -> tuple[dict[str, Any], str]:
+    """Check a recipe, keep it in the run folder, and build its base: (this start's provenance, base)."""
+    check(recipe)
+    with processes().main_process_first():
+        keep_recipe(recipe, output)
+        about = record_start(recipe, output, command)
+        return about, build_base(recipe, output, console)
 
 
 def check(recipe: Recipe) -> None:
@@ -65,14 +83,37 @@ def check(recipe: Recipe) -> None:
     build = recipe.model.build
     for name in (build.vision_tower, build.language_model) if build else (str(recipe.model.base),):
         load_config(located(name))
-    for stage in recipe.stages:
+    for number, stage in enumerate(recipe.stages):
+        if recipe.model.quantization is not None and needs_start(recipe.stages[:number], stage):
+            raise RecipeError(
+                f"stages: {stage.name}: stands on a model that the stages before it changed, which would be quantized "
+                "anew. Next: leave model.quantization out, or train only the projector before it."
+            )
         for template in (stage.chat_template, recipe.model.chat_template):
             require_template(template)
         for source in (*stage.data, *stage.validation):
             next(samples_of(source), None)
         training_arguments(stage, Path(stage.name), recipe.seed)
+        if stage.init_projector is not None:
+            two_layers(read_projector(Path(stage.init_projector)))
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
-        read_documents(find_task(spec.name), spec.split)
+        read_documents(find_task(spec.name, spec.task_options()), spec.split)
+
+
+def plan_of(recipe: Recipe) -> dict[str, Any] | None:
+    """Return how the language model is held in 4 bits while it is trained and measured before, or None."""
+    return recipe.model.quantization.model_dump() if recipe.model.quantization else None
+
+
+def outlines(recipe: Recipe) -> Iterator[tuple[str, Learner, list[Part], str]]:
+    """Yield for every stage its title, model, table of parts and dtype, by shapes alone."""
+    for stage in recipe.stages:
+        learner = outline_of(recipe.model)
+        prepared = prepare(stage, learner)
+        rates = rates_of(stage, training_arguments(stage, Path(stage.name), recipe.seed).learning_rate)
+        parts = parts_table(prepared.module, modes_of(stage, prepared), rates)
+        held = "4 bits in the language model" if recipe.model.quantization else recipe.model.dtype
+        yield f"stage {stage.name}", prepared, parts, held
 
 
 def keep_recipe(recipe: Recipe, output: Path) -> None:
@@ -98,8 +139,9 @@ def keep_recipe(recipe: Recipe, output: Path) -> None:
 
 def record_start(recipe: Recipe, output: Path, command: Sequence[str]) -> dict[str, Any]:
     """Append this start to provenance.jsonl and return it."""
-    about = provenance(command) | {"seed": recipe.seed}
-    append_json_line(output / "provenance.jsonl", about)
+    about = provenance(command) | {"seed": recipe.seed, "processes": processes().num_processes}
+    if is_main():
+        append_json_line(output / "provenance.jsonl", about)
     return about
 
 
@@ -121,7 +163,7 @@ def build_base(recipe: Recipe, output: Path, console: Console) -> str:
             dtype=DTYPES[recipe.model.dtype],
             seed=recipe.seed,
         )
-        save_llava(llava, folder, {"kind": "base", "build": build.model_dump(mode="json"), "seed": recipe.seed})
+        save_model(llava, folder, {"kind": "base", "build": build.model_dump(mode="json"), "seed": recipe.seed})
     return str(folder)
 
 
@@ -132,11 +174,12 @@ def measure(
     folder: Path,
     about: dict[str, Any],
     console: Console,
+    plan: dict[str, Any] | None = None,
 ) -> None:
-    """Run every task of the recipe that has no result yet on a model."""
+    """Run every task of the recipe that has no result yet on a model, in 4 bits if there is a plan for them."""
     if evaluation is None:
         return
-    named = {"path": model, "fingerprint": fingerprint(model), "dtype": recipe.model.dtype}
+    named = {"path": model, "fingerprint": fingerprint(model), "dtype": recipe.model.dtype, "quantization": plan}
     missing = []
     for task in evaluation.tasks:
         result = folder / task.name / RESULT
@@ -149,12 +192,12 @@ def measure(
             )
     if not missing:
         return
-    llava = load_llava(model, DTYPES[recipe.model.dtype], recipe.model.chat_template)
+    learner = load_model(model, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan)
     for spec in missing:
         settings = Settings(spec.split, spec.limit, spec.max_new_tokens, spec.prompt, evaluation.batch_size)
         evaluate(
-            llava,
-            find_task(spec.name),
+            learner,
+            find_task(spec.name, spec.task_options()),
             folder / spec.name,
             settings,
             model=named,
@@ -172,83 +215,55 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
     if folder.exists():
         raise InputError(f"{folder}: is no model that Lorgnette merged. It is left as it is. Next: move it away.")
     base = recipe.model.base or str(output / "base")
-    llava = load_llava(base, DTYPES[recipe.model.dtype], recipe.model.chat_template)
-    for number, stage in enumerate(recipe.stages):
+    learner = load_model(base, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan_of(recipe))
+    walked: list[Stage] = []  # since the folder that `learner` comes from
+    for stage in recipe.stages:
         set_seed(recipe.seed)
         place = output / "stages" / stage.name
-        if number and "lora" in recipe.stages[number - 1].train.model_dump().values():
-            llava, _ = merged_model(llava, recipe.stages[number - 1], recipe)
-            if not (place / "start").exists():  # the adapter of this stage belongs to this model, not to the base
-                save_llava(llava, place / "start", {"kind": "start", "base": base, "stage": stage.name})
-            llava.core.name_or_path = str(place / "start")
-        if is_trained(place):
-            llava = restore_stage(stage, llava, place)
+        if needs_start(walked, stage):
+            if walked:
+                learner, _ = merged_model(learner, walked, recipe.model, output / "stages")
+            put_projector(stage, learner)
+            with processes().main_process_first():
+                if not (place / "start").exists():  # the adapter of this stage belongs to this model, not to the base
+                    save_model(learner, place / "start", {"kind": "start", "base": base, "stage": stage.name})
+            learner = replace(learner, source=str(place / "start"))
+            learner.core.name_or_path = learner.source
+            walked = []
         else:
-            llava = run_stage(
+            put_projector(stage, learner)
+        keep_projector = brings_projector(walked, stage)
+        if is_trained(place):
+            learner = restore_stage(stage, learner, place, keep_projector=keep_projector)
+        else:
+            learner = run_stage(
                 stage,
-                llava,
+                learner,
                 place,
                 seed=recipe.seed,
                 max_bad_share=recipe.max_bad_share,
                 metrics=output / "metrics.jsonl",
                 console=console,
+                keep_projector=keep_projector,
             )
+        walked.append(stage)
     difference = None
-    if recipe.stages:
-        llava, difference = merged_model(llava, recipe.stages[-1], recipe)
+    if walked:
+        learner, difference = merged_model(learner, walked, recipe.model, output / "stages")
     record = {"kind": "merged", "base": base, "base_fingerprint": fingerprint(base), "merge_difference": difference}
-    save_llava(llava, folder, record)
+    with processes().main_process_first():
+        if not folder.exists():
+            save_model(learner, folder, record)
     return str(folder)
 
 
-def merged_model(llava: Llava, stage: Stage, recipe: Recipe) -> tuple[Llava, float | None]:
-    """Fold a stage's LoRA into the model, prove on samples of its data that logits stay, and return both.
-
-    The comparison is made in float32; the model comes back in the recipe's dtype. Without LoRA nothing is to be merged.
-
-    Raises:
-        RunError: if the merged model answers otherwise.
-    """
-    llava.model.eval()
-    if llava.model is llava.core:
-        return replace(llava, model=llava.core.to(DTYPES[recipe.model.dtype])), None
-    llava.model.to(torch.float32)
-    before = _sample_logits(llava, stage)
-    plain = merge(llava.model)
-    prepare_for_rows(plain)
-    result = replace(llava, model=plain)
-    difference = require_equal_logits(before, _sample_logits(result, stage), MERGE_TOLERANCE)
-    plain.to(DTYPES[recipe.model.dtype])
-    return result, difference
-
-
-@torch.inference_mode()
-def _sample_logits(llava: Llava, stage: Stage, count: int = 8) -> torch.Tensor:
-    rendered = list(itertools.islice(usable_samples(stage, llava), count))
-    row = RowCollator(llava.processor.image_processor, llava.core.config.image_token_id)(rendered)["row"]
-    return row_logits(llava.model, llava.core, row, llava.scale)
-
-
-def report(recipe: Recipe, output: Path, about: dict[str, Any], console: Console) -> list[TaskComparison]:
-    """Compare before and after, print the table, write comparison.json and report.html."""
-    if recipe.evaluation is None:
+def report(recipe: Recipe, output: Path, console: Console) -> list[TaskComparison]:
+    """Compare before and after, print the table, write it in every form and report.html with its plots."""
+    if recipe.evaluation is None or not is_main():
         return []
-    folders = [
-        (output / "evaluation" / "before" / t.name, output / "evaluation" / "after" / t.name)
-        for t in recipe.evaluation.tasks
-    ]
-    results = [(read_result(before), read_result(after)) for before, after in folders]
-    comparisons = [compare(before, after, seed=recipe.seed) for before, after in results]
-    write_comparison(output / "comparison.json", comparisons)
-    write_report(
-        output / "report.html",
-        title=output.name,
-        comparisons=comparisons,
-        results=results,
-        metrics=read_json_lines(output / "metrics.jsonl"),
-        recipe_text=(output / "recipe.yaml").read_text(encoding="utf-8"),
-        provenance=about | {"merged": read_json(output / "merged" / "lorgnette.json")},
-        parts=parts_of_run([output / "stages" / stage.name for stage in recipe.stages]),
-    )
-    print_table(comparisons, console)
+    compared = compare_sides(run_sides(output))
+    write_tables(output, compared)
+    write_report(output, title=output.name, compared=compared, trainings=[read_training(output)])
+    comparisons = [made.numbers for made in compared]
+    print_tables(comparisons, console)
     return comparisons

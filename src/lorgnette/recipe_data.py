@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.parts import Part, Purpose, part_of
 from lorgnette.data.readers.source import SourceSpec
-from lorgnette.data.rendering import Renderer
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
 from lorgnette.errors import DataError
 from lorgnette.evaluation.tasks import find_task, read_documents
-from lorgnette.models.outline import Outline, outline, outline_build
-from lorgnette.recipe.sections import Model, Recipe, Source, TaskSpec
+from lorgnette.models.outline import outline, outline_of
+from lorgnette.recipe.sections import Recipe, Source, TaskSpec
 from lorgnette.training.samples import renderer_of
 
 
@@ -36,41 +36,21 @@ def parts_of_recipe(recipe: Recipe) -> list[Part]:
     return parts + [_benchmark(task) for task in (recipe.evaluation.tasks if recipe.evaluation else ())]
 
 
-def renderer_for(model: str, chat_template: str | None, max_text_tokens: int | None) -> Renderer:
+def renderer_for(model: str, chat_template: str | None, max_text_tokens: int | None) -> AnyRenderer:
     """Return the renderer of a model, for data that belongs to no recipe yet.
 
     Raises:
         ModelError: if its tokenizer or configuration cannot be used.
     """
-    found = outline(model, chat_template)
-    return Renderer(found.template(chat_template), found.image_token_id, found.image_tokens, max_text_tokens)
-
-
-def outline_of(model: Model) -> Outline:
-    """Outline the model of a recipe.
-
-    Raises:
-        ModelError: if its tokenizer or configuration cannot be used.
-    """
-    if model.build is None:
-        return outline(str(model.base), model.chat_template)
-    build = model.build
-    return outline_build(
-        build.vision_tower,
-        build.language_model,
-        vision_feature_layer=build.vision_feature_layer,
-        vision_feature_select_strategy=build.vision_feature_select_strategy,
-        image_size=build.image_size,
-        template=model.chat_template,
-    )
+    return outline(model, chat_template).renderer(None, max_text_tokens)
 
 
 def _benchmark(spec: TaskSpec) -> Part:
     def read() -> Iterator[Sample | DataError]:
-        documents = read_documents(find_task(spec.name), spec.split)
-        for number, document in enumerate(documents[: spec.limit]):
+        documents, _ = read_documents(find_task(spec.name, spec.task_options()), spec.split, spec.limit)
+        for number, document in enumerate(documents):
             question = Turn("user", f"{IMAGE_TAG}\n" * len(document.images) + document.question)
-            turns = (question, Turn("assistant", document.reference))
+            turns = (question, Turn("assistant", document.references[0]))
             yield Sample(document.id, document.images, turns, Origin(f"task {spec.name}", number))
 
     return Part(f"benchmark {spec.name}", "test", spec.name, "documents", read)

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from lorgnette import __version__
 from lorgnette.errors import DataError, InputError
+from lorgnette.processes import is_main
 
 WHOLE = "whole.json"
 """Written last into a checkpoint: names and sizes of its files. Without it a checkpoint does not count."""
@@ -50,12 +51,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
+    # half of a surrogate pair has no UTF-8 form; a question mark in its place is better than no file
+    write_bytes(path, text.encode("utf-8", errors="replace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
-        # half of a surrogate pair has no UTF-8 form; a question mark in its place is better than no file
-        with unfinished.open("w", encoding="utf-8", errors="replace") as stream:
-            stream.write(text)
+        with unfinished.open("wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(unfinished, path)
@@ -158,11 +164,14 @@ def is_whole(checkpoint: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder.
+    """Keep a second command out of a run folder; the other processes of one launch come in with the main one.
 
     Raises:
         InputError: if another process works in it, or it cannot be made.
     """
+    if not is_main():
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=0)

@@ -1,222 +1,198 @@
-"""What is compared, what is refused, and what is written."""
+"""The numbers of comparisons: pairing, groups, further metrics, several sides, correction."""
 
-import io
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from rich.console import Console
 
-from lorgnette.comparison.compare import compare, print_table, read_result, write_comparison
-from lorgnette.comparison.statistics import Interval
-from lorgnette.comparison.wording import difference_text, interval_text, p_text
+from lorgnette.comparison import compare as comparing
+from lorgnette.comparison.compare import compare, compare_sides
+from lorgnette.comparison.effects import TaskComparison
+from lorgnette.comparison.folders import Side
+from lorgnette.comparison.reading import Result
+from lorgnette.comparison.statistics import holm, mcnemar_exact, paired_bootstrap, score_interval
 from lorgnette.errors import DataError
-from lorgnette.run import write_text
 
 Make = Callable[..., Any]  # the fixtures of conftest.py
 
 
-@pytest.fixture
-def before(row: Make) -> list[dict[str, Any]]:
-    return [row(number, float(number < 3)) for number in range(20)]
+def side(name: str, *results: Result) -> Side:
+    return Side(name=name, folder=Path(name), results={result.summary["task"]: result for result in results})
 
 
-@pytest.fixture
-def after(row: Make) -> list[dict[str, Any]]:
-    return [row(number, float(number > 0)) for number in range(20)]
+def numbers(before: Result, after: Result) -> TaskComparison:
+    return compare(before, after).numbers
 
 
-def test_results_are_paired_by_id_whatever_the_order_of_lines(make_result: Make, before: list, after: list) -> None:
-    straight = compare(make_result("a", before), make_result("b", after))
-    shuffled = compare(make_result("c", before[::-1]), make_result("d", after[7:] + after[:7]))
-    assert straight == shuffled
-    assert (straight.n, straight.wins, straight.losses) == (20, 17, 1)
-    assert straight.before == pytest.approx(0.15)
-    assert straight.after == pytest.approx(0.95)
-    assert straight.difference == pytest.approx(0.8)
-    assert straight.interval.low < 0.8 < straight.interval.high
-    assert straight.p_value == pytest.approx(2 * (1 + 18) / 2**18)
+def test_the_numbers_are_those_of_the_statistics(make_result: Make, before: list, after: list) -> None:
+    made = numbers(make_result("a", before), make_result("b", after))
+    ids = sorted(line["id"] for line in before)
+    first, second = (np.array([{r["id"]: r for r in rows}[id]["score"] for id in ids]) for rows in (before, after))
+    assert (made.n, made.wins, made.losses) == (20, 17, 1)
+    assert (made.before, made.after) == (pytest.approx(0.15), pytest.approx(0.95))
+    assert made.difference == pytest.approx(0.8)
+    assert made.interval == paired_bootstrap(first, second)
+    assert (made.before_interval, made.after_interval) == (score_interval(first), score_interval(second))
+    assert made.p_value == mcnemar_exact(first, second) == pytest.approx(2 * (1 + 18) / 2**18)
+    assert (made.test, made.verdict, made.shares) == ("mcnemar", "better", True)
 
 
-def test_the_order_of_lines_changes_no_draw(row: Make, make_result: Make) -> None:
+def test_the_order_of_lines_changes_nothing(row: Make, make_result: Make) -> None:
     before = [row(number, number / 199) for number in range(200)]  # too many distinct scores for counts
     after = [row(number, (number / 199) ** 2) for number in range(200)]
-    straight = compare(make_result("a", before), make_result("b", after))
-    assert straight == compare(make_result("c", before[::-1]), make_result("d", after))
+    straight = numbers(make_result("a", before), make_result("b", after))
+    assert straight == numbers(make_result("c", before[::-1]), make_result("d", after[7:] + after[:7]))
+    assert straight.test == "permutation"
 
 
-def test_kinds_add_up_to_the_task(make_result: Make, before: list, after: list) -> None:
-    whole = compare(make_result("a", before), make_result("b", after))
-    assert [(kind.kind, kind.n) for kind in whole.kinds] == [("color", 10), ("shape", 10)]
-    assert sum(kind.n * kind.difference for kind in whole.kinds) == pytest.approx(whole.n * whole.difference)
+def test_groups_add_up_to_the_task(make_result: Make, before: list, after: list) -> None:
+    whole = numbers(make_result("a", before), make_result("b", after))
+    assert list(whole.groups) == ["kind"]
+    assert [(effect.value, effect.n) for effect in whole.groups["kind"]] == [("color", 10), ("shape", 10)]
+    assert sum(e.n * e.difference for e in whole.groups["kind"]) == pytest.approx(whole.n * whole.difference)
+
+
+def test_every_grouping_has_its_table_and_kind_only_where_it_says_more(row: Make, make_result: Make) -> None:
+    def rows(score: float, **same: Any) -> list[dict[str, Any]]:
+        return [
+            row(n, score, groups={"type": ("color", "shape")[n % 2], "place": f"p{n % 3}"} | same) for n in range(6)
+        ]
+
+    made = numbers(make_result("a", rows(0.0)), make_result("b", rows(1.0)))
+    assert {name: [e.value for e in effects] for name, effects in made.groups.items()} == {
+        "type": ["color", "shape"],  # the same partition as `kind`
+        "place": ["p0", "p1", "p2"],
+    }
+    other = [{**line, "kind": "all"} for line in rows(0.0)]
+    assert list(numbers(make_result("c", other), make_result("d", other)).groups) == ["kind", "type", "place"]
 
 
 def test_documents_without_a_kind_count_in_the_task_only(make_result: Make, row: Make) -> None:
     rows = [row(1, 1.0, kind=None), row(2, 0.0)]
-    result = compare(make_result("a", rows), make_result("b", rows))
-    assert (result.n, result.difference, result.p_value, result.interval) == (2, 0.0, 1.0, (0.0, 0.0))
-    assert [kind.n for kind in result.kinds] == [1]
+    made = numbers(make_result("a", rows), make_result("b", rows))
+    assert (made.n, made.difference, made.p_value, made.interval) == (2, 0.0, 1.0, (0.0, 0.0))
+    assert [effect.n for effect in made.groups["kind"]] == [1]
+    assert made.verdict == "no difference shown"
 
 
-@pytest.mark.parametrize("name", ["task", "metric", "prompt"])
-def test_different_conditions_are_refused(make_result: Make, name: str, before: list, after: list) -> None:
-    with pytest.raises(DataError, match=f"{name} is .* before and 'other' after"):
-        compare(make_result("a", before), make_result("b", after, **{name: "other"}))
+def test_p_values_are_corrected_within_their_family(make_result: Make, row: Make) -> None:
+    def rows(share: float) -> list[dict[str, Any]]:
+        return [row(n, float(n < share * 40)) for n in range(40)]
 
-
-def test_different_documents_are_refused_with_numbers_and_examples(
-    make_result: Make, row: Make, before: list, after: list
-) -> None:
-    new = [*after[5:], row(77, 1.0)]
-    with pytest.raises(DataError) as caught:
-        compare(make_result("a", before), make_result("b", new))
-    message = str(caught.value)
-    assert "5 documents missing after ('test-0', 'test-1', 'test-2', ...)" in message
-    assert "1 document missing before ('test-77')" in message
-    assert "Next:" in message
-
-
-@pytest.mark.parametrize("field", ["question", "reference", "kind"])
-def test_changed_documents_are_refused(make_result: Make, field: str, before: list, after: list) -> None:
-    changed = [after[0], {**after[1], field: "something else"}, *after[2:]]
-    with pytest.raises(DataError, match=r"'test-1'.*same version of the data"):
-        compare(make_result("a", before), make_result("b", changed))
-
-
-def test_comparison_json_has_exactly_the_agreed_fields(
-    make_result: Make, tmp_path: Path, before: list, after: list
-) -> None:
-    path = tmp_path / "new" / "comparison.json"
-    comparison = compare(make_result("a", before), make_result("b", after))
-    write_comparison(path, [comparison])
-    content = json.loads(path.read_text(encoding="utf-8"))
-    assert list(content) == ["tasks"]
-    task = content["tasks"][0]
-    numbers = ["n", "before", "after", "difference", "interval", "p_value"]
-    assert list(task) == ["task", "metric", *numbers, "kinds", "wins", "losses"]
-    assert [list(kind) for kind in task["kinds"]] == [["kind", *numbers]] * 2
-    assert task["interval"] == list(comparison.interval)
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "comparison.json"
-    write_text(path, "old")
-
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_text(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_table_shows_every_number_and_indents_kinds(make_result: Make, before: list, after: list) -> None:
-    rows = [{**line, "kind": "[red]\x1b[31mcolor"} for line in before]
-    tuned = [{**line, "kind": "[red]\x1b[31mcolor"} for line in after]
-    console = Console(file=io.StringIO(), width=110)
-    print_table([compare(make_result("a", rows), make_result("b", tuned))], console)
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
-    task, kind = (line for line in printed.splitlines() if "0.150" in line)
-    assert task.startswith("│ easy-vqa ")
-    assert kind.startswith("│   [red]\ufffd[31mcolor")
-    for text in ("20", "0.950", "+0.800", "< 0.001"):
-        assert text in task
-
-
-def test_numbers_read_the_same_everywhere() -> None:
-    assert [difference_text(value) for value in (0.84, -0.0121, 0.0, -0.0001)] == [
-        "+0.840",
-        "-0.012",
-        "+0.000",
-        "+0.000",
+    baseline = [make_result(f"base/{t}", rows(0.5), task=t) for t in ("one", "two")]
+    good = [make_result(f"good/{t}", rows(share), task=t) for t, share in (("one", 0.75), ("two", 0.65))]
+    bad = [make_result(f"bad/{t}", rows(share), task=t) for t, share in (("one", 0.35), ("two", 0.5))]
+    compared = compare_sides([side("base", *baseline), side("good", *good), side("bad", *bad)])
+    made = [each.numbers for each in compared]
+    assert [(each.candidate, each.task) for each in made] == [
+        ("good", "one"),
+        ("good", "two"),
+        ("bad", "one"),
+        ("bad", "two"),
     ]
-    assert interval_text(Interval(-0.1, 0.25)) == "-0.100 to +0.250"
-    assert [p_text(value) for value in (0.00099, 0.001, 0.0214, 1.0)] == [
-        "< 0.001",
-        "0.001",
-        "0.021",
-        "1.000",
-    ]
+    assert {each.baseline for each in made} == {"base"}
+    raw = [2 / 2**10, 2 / 2**6, 2 / 2**6, 1.0]  # 10, 6, 6 and 0 answers changed, all to one side
+    assert [each.p_value for each in made] == pytest.approx(raw)
+    assert [each.p_corrected for each in made] == pytest.approx(holm(raw))
+    assert [each.verdict for each in made] == ["better", *["no difference shown"] * 3]  # 3 * 2/64 > 0.05
+    for each in made:
+        kinds = each.groups["kind"]
+        assert [e.p_corrected for e in kinds] == pytest.approx(holm([e.p_value for e in kinds]))
 
 
-Damage = Callable[[dict[str, Any]], object]
+def test_a_verdict_needs_p_value_and_interval(row: Make, make_result: Make) -> None:
+    worse = numbers(
+        make_result("a", [row(n, float(n < 30)) for n in range(40)]),
+        make_result("b", [row(n, float(n < 20)) for n in range(40)]),
+    )
+    assert worse.verdict == "worse"
+    from dataclasses import replace
+
+    assert replace(worse, p_corrected=0.05).verdict == "no difference shown"
+    assert replace(worse, interval=worse.interval._replace(high=0.0)).verdict == "no difference shown"
 
 
-@pytest.mark.parametrize(
-    ("damage", "found"),
-    [
-        (lambda line: line.pop("id"), "'id' must be a string, found nothing"),
-        (lambda line: line.update(answer=None), "'answer' must be a string, found None"),
-        (lambda line: line.update(kind=3), "'kind' must be a string or null, found 3"),
-        (lambda line: line.update(score=True), "'score' must be a number from 0 to 1, found True"),
-        (lambda line: line.update(score=1.5), "'score' must be a number from 0 to 1, found 1.5"),
-        (lambda line: line.update(score=float("nan")), "'score' must be a number from 0 to 1, found nan"),
-        (lambda line: line.update(stopped_by="?"), "'stopped_by' must be"),
-        (lambda line: line.update(id="test-0"), "'test-0' was already used"),
-        (lambda line: line.update(answer="\ud800"), "not whole JSON in UTF-8"),
-    ],
-)
-def test_a_malformed_line_is_named(damage: Damage, found: str, make_folder: Make, before: list) -> None:
-    rows = [dict(line) for line in before]
-    folder = make_folder("a", rows)
-    damage(rows[4])
-    (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rows))
+def test_further_metrics_are_compared_on_the_documents_that_have_them(row: Make, make_result: Make) -> None:
+    def rows(right: int) -> list[dict[str, Any]]:
+        made = [row(n, float(n < right)) for n in range(12)]
+        for number, line in enumerate(made):
+            line["scores"]["soft"] = 0.3 * line["score"] + 0.1
+            if number % 4 == 0:
+                line["scores"]["circular"] = line["score"]
+        return made
+
+    made = numbers(make_result("a", rows(3)), make_result("b", rows(10)))
+    soft, circular = made.metrics
+    assert (soft.metric, soft.n, soft.test) == ("soft", 12, "permutation")
+    assert soft.difference == pytest.approx(0.3 * made.difference)
+    assert (circular.metric, circular.n, circular.before, circular.after) == ("circular", 3, 1 / 3, 1.0)
+    only_one = numbers(make_result("c", [row(1, 1.0)]), make_result("d", rows(3)[1:2]))
+    assert only_one.metrics == ()
+    assert "soft is not compared: only after has it" in only_one.notes
+
+
+def ratio(parts: np.ndarray) -> float:
+    return float(parts[:, 0].sum() / parts[:, 1].sum())
+
+
+def test_corpus_metrics_are_computed_from_parts(row: Make, make_result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "AGGREGATES", {"ratio": ratio})
+    before = [row(n, 0.5, parts={"ratio": [n % 3, 2 + n % 2]}) for n in range(60)]
+    after = [row(n, 0.5, parts={"ratio": [n % 3 + 1, 2 + n % 2]}) for n in range(60)]
+    (made,) = numbers(make_result("a", before), make_result("b", after)).metrics
+    assert (made.metric, made.aggregate, made.test, made.wins) == ("ratio", "ratio", "randomization", None)
+    assert made.before == pytest.approx(60 / 150)  # not the mean of the rows' ratios
+    assert made.difference == pytest.approx(60 / 150)
+    assert made.interval.low < 60 / 150 < made.interval.high
+    assert made.p_value == 1 / 1001
+    ragged = [{**line, "parts": {"ratio": [1.0] * (1 + n % 2)}} for n, line in enumerate(after)]
+    with pytest.raises(DataError, match="the parts of ratio differ in length"):
+        numbers(make_result("c", before), make_result("d", ragged))
+    monkeypatch.setattr(comparing, "AGGREGATES", {})
+    with pytest.raises(DataError, match="an aggregate 'ratio' that this version does not know"):
+        numbers(make_result("e", before), make_result("f", after))
+
+
+def test_tasks_of_one_side_only_are_refused_or_told(make_result: Make, before: list, after: list) -> None:
+    first = side("base", make_result("a/one", before, task="one"), make_result("a/two", before, task="two"))
+    second = side("tuned", make_result("b/one", after, task="one"), make_result("b/three", after, task="three"))
     with pytest.raises(DataError) as caught:
-        read_result(folder)
-    message = str(caught.value)
-    assert f"{folder / 'predictions.jsonl'}, line 5" in message
-    assert found in message
-    assert "Next: lorgnette evaluate" in message
+        compare_sides([first, second])
+    assert "task two: only in base\n  task three: only in tuned" in str(caught.value)
+    (made,) = compare_sides([first, second], intersect=True)
+    assert made.numbers.task == "one"
+    assert "task two: only in base, not compared (allowed by --intersect)" in made.numbers.notes
+    with pytest.raises(DataError, match="no task in common"):
+        compare_sides([first, side("other", make_result("c", after, task="four"))], intersect=True)
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "found"),
-    [
-        ("predictions.jsonl", None, "does not exist"),
-        ("result.json", None, "does not exist"),
-        ("result.json", b"", "is it cut off?"),
-        ("result.json", b"[1]", "needs a JSON object, found list"),
-        ("result.json", b"[" * 100_000, "is it cut off?"),
-        ("result.json", b"{}", "'task' must be str, found nothing"),
-        ("predictions.jsonl", b'{"id": "test-0", "ki', "line 1: not whole JSON"),
-        ("predictions.jsonl", b"\xff\xfe\n", "line 1: not whole JSON"),
-        ("predictions.jsonl", b"", "says n = 20, but"),
-    ],
-)
-def test_a_broken_file_is_named(file: str, content: bytes | None, found: str, make_folder: Make, before: list) -> None:
-    folder = make_folder("a", before)
-    (folder / file).unlink()
-    if content is not None:
-        (folder / file).write_bytes(content)
-    with pytest.raises(DataError) as caught:
-        read_result(folder)
-    assert str(folder / file) in str(caught.value)
-    assert found in str(caught.value)
+def test_answers_that_hang_together_by_image_are_told(row: Make, make_result: Make) -> None:
+    def rows(right: Callable[[int], bool]) -> list[dict[str, Any]]:
+        return [row(n, float(right(n // 10)), image=f"/{n // 10}.png") for n in range(120)]
+
+    made = numbers(
+        make_result("a", rows(lambda image: image in (0, 1))),
+        make_result("b", rows(lambda image: image in (0, 2, 3, 4, 5))),
+    )
+    # all ten answers on an image change together: 12 images, not 120 questions
+    assert made.image_factor == pytest.approx(10**0.5, rel=0.1)
+    assert made.verdict == "better"
+    (note,) = [note for note in made.notes if "images" in note]
+    assert "3.3 times as wide" in note
+    assert note.endswith("and the difference is no longer shown")
 
 
-@pytest.mark.parametrize(
-    ("summary", "found"),
-    [
-        ({"n": 21}, "says n = 21, but .* has 20 lines"),
-        ({"score": 0.9}, "different runs"),
-        ({"n": 0}, "'n' must be a count above 0"),
-        ({"n": True}, "'n' must be int"),
-        ({"score": None}, "'score' must be a number"),
-    ],
-)
-def test_files_that_contradict_each_other_are_refused(
-    summary: dict, found: str, make_folder: Make, before: list
-) -> None:
-    with pytest.raises(DataError, match=found):
-        read_result(make_folder("a", before, **summary))
+def test_what_else_differs_and_what_was_warned_of_is_noted(make_result: Make, before: list, after: list) -> None:
+    first = make_result("a", before, warnings=["idf is undefined"], batch_size=8)
+    second = make_result("b", after, warnings=["idf is undefined", "too long"], model={"path": "b"})
+    notes = numbers(first, second).notes
+    assert notes[:2] == ("idf is undefined", "too long (only in after)")
+    assert "also different: batch_size" in notes
+    assert any("where n is below 30" in note for note in notes)
 
 
-def test_a_score_rounded_to_two_decimals_is_accepted(row: Make, make_folder: Make) -> None:
-    rows = [row(number, float(number < 1)) for number in range(3)]
-    assert read_result(make_folder("a", rows, score=0.33)).summary["score"] == 0.33
+def test_scores_beyond_one_are_no_points(row: Make, make_result: Make) -> None:
+    before, after = [row(n, n / 4) for n in range(12)], [row(n, n / 4 + 0.5) for n in range(12)]
+    assert not numbers(make_result("a", before), make_result("b", after)).shares

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lorgnette.data import encodings as module
+from lorgnette.data import rendering
 from lorgnette.data.dataset import Findings, RenderedDataset, RenderedSamples, SharedImageSampler, render_all, weighted
 from lorgnette.data.encodings import Encodings, cache_file, fingerprint
 from lorgnette.data.readers import read_samples
@@ -46,7 +47,6 @@ def bad(number: int) -> RowError:
 def rendered(samples: list[Any], renderer: Renderer, share: float = 1.0) -> tuple[RenderedSamples, Findings, Encodings]:
     encodings = Encodings(cache_file(renderer, "x.json", "llava", None))
     kept, findings = render_all(samples, renderer, share, encodings)
-    encodings.keep()
     return kept, findings, encodings
 
 
@@ -140,7 +140,7 @@ def test_another_version_of_ours_and_another_day_have_another_cache(tokenizer, m
     dated = renderer_of(tokenizer)
     dated.template = replace(dated.template, jinja=dated.template.jinja + "{# strftime_now #}")
     today = fingerprint(dated)
-    monkeypatch.setattr(module, "date", SimpleNamespace(today=lambda: "2001-01-01"))
+    monkeypatch.setattr(rendering, "date", SimpleNamespace(today=lambda: "2001-01-01"))
     assert fingerprint(renderer) == before
     assert fingerprint(dated) != today
     monkeypatch.setattr(module, "__version__", "9.9")

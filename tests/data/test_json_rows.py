@@ -36,7 +36,7 @@ def _narrow_window() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     rows=st.lists(VALUES, max_size=12),
     indent=st.sampled_from([None, 0, 3]),
@@ -58,7 +58,7 @@ def test_a_list_is_what_json_says(
         assert list(json_rows(file)) == json.loads(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rows=st.lists(VALUES, min_size=1, max_size=8), data=st.data())
 def test_a_list_that_is_cut_is_an_error_after_whole_rows(folder: Path, rows: list[Any], data: st.DataObject) -> None:
     whole = json.dumps(rows, ensure_ascii=False)

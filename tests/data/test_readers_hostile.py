@@ -86,7 +86,7 @@ def read(file: Path, format: str) -> Counter[str]:
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(rows=st.lists(ROWS, max_size=4), format=st.sampled_from(FORMATS))
 def test_any_json_is_read_or_explained(folder: Path, rows: list[Any], format: str) -> None:
     file = folder / "any.json"

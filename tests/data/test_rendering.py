@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lorgnette.data.rendering import IGNORE_INDEX, Renderer
+from lorgnette.data.rendered import IGNORE_INDEX
+from lorgnette.data.rendering import Renderer
 from lorgnette.data.sample import Origin, Sample, Turn
 from lorgnette.data.templates import TEMPLATES, chat_template, stop_ids
 from lorgnette.errors import DataError, ModelError

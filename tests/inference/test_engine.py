@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from lorgnette.data.images import read_pixels
-from lorgnette.data.rendering import Rendered
-from lorgnette.data.sample import Sample, Turn
+from lorgnette.data.rendered import Rendered
+from lorgnette.data.rows import build_row
+from lorgnette.data.sample import IMAGE_TAG, Sample, Turn
 from lorgnette.inference import engine
 from lorgnette.inference.engine import batches, generate
 from lorgnette.models.assembly import assemble
@@ -19,6 +24,7 @@ from lorgnette.models.loading import Llava
 from small import renderer_of
 
 STOP = frozenset({3})
+MANY_STOPS = frozenset(range(0, 420, 9))  # so that answers of random models end at many different steps
 
 
 def prompts_of(llava: Llava, samples: list[Sample]) -> list[Rendered]:
@@ -34,7 +40,7 @@ def answers(llava: Llava, prompts: list[Rendered], count: int = 6, stop: frozens
     return generate(llava, prompts, lambda path: read_pixels(llava.processor.image_processor, path), count, stop)
 
 
-def plain_generate(llava: Llava, prompt: Rendered, count: int) -> tuple[int, ...]:
+def plain_generate(llava: Llava, prompt: Rendered, count: int, stop: frozenset[int] = STOP) -> tuple[int, ...]:
     """transformers' own greedy generation of one prompt."""
     llava.core.model.language_model.set_attn_implementation("sdpa")
     ids = torch.tensor([prompt.input_ids])
@@ -47,12 +53,12 @@ def plain_generate(llava: Llava, prompt: Rendered, count: int) -> tuple[int, ...
         attention_mask=torch.ones_like(ids),
         do_sample=False,
         max_new_tokens=count,
-        eos_token_id=sorted(STOP),
+        eos_token_id=sorted(stop),
         pad_token_id=0,
         **pixels,
     )
     prepare_for_rows(llava.core)
-    return tuple(token for token in made[0, ids.shape[1] :].tolist() if token not in STOP)
+    return tuple(token for token in made[0, ids.shape[1] :].tolist() if token not in stop)
 
 
 @pytest.mark.parametrize("language_model", ["llama", "qwen2", "gemma"])
@@ -64,6 +70,77 @@ def test_answers_equal_transformers_generate_one_by_one(
     together = answers(llava, prompts)
     assert [answer.ids for answer in together] == [plain_generate(llava, prompt, 6) for prompt in prompts]
     assert len({answer.ids for answer in together}) > 3  # random models that all say the same would prove nothing
+
+
+QUESTIONS = ["what color is the shape?", "is there a circle?", "What is this?", "Где чашка?", "is it blue or red?"]
+
+
+@pytest.fixture
+def many(llava: Llava, pictures: list[str]) -> list[Rendered]:
+    """Forty-eight prompts about four pictures and none, scattered: 1 to 26 about each, of several lengths."""
+    made = renderer_of(llava)
+    prompts = []
+    for number in range(48):
+        images = ((pictures[0],), (pictures[1],), (pictures[2],), (pictures[3], pictures[0]), ())
+        chosen = images[(0, 1, 0, 1, 0, 2, 0, 0)[number % 8] if number not in {5, 21, 40} else (3, 4, 4)[number % 3]]
+        text = f"{IMAGE_TAG}\n" * len(chosen) + QUESTIONS[number % 5] + " no" * (number % 4) + f" {number}"
+        prompts.append(made.render_prompt(str(number), chosen, [Turn("user", text)]))
+    return prompts
+
+
+def test_unsorted_questions_about_several_images_in_one_forward_equal_generate(
+    llava: Llava, many: list[Rendered]
+) -> None:
+    together = answers(llava, many, 12, MANY_STOPS)
+    assert [answer.ids for answer in together] == [plain_generate(llava, prompt, 12, MANY_STOPS) for prompt in many]
+    assert len({answer.ids for answer in together}) > 24
+    assert len({len(answer.ids) for answer in together}) > 3  # they end at different steps
+
+
+def test_shared_and_unshared_images_give_the_same_answers(llava: Llava, many: list[Rendered], tmp_path: Path) -> None:
+    shared = answers(llava, many, 12, MANY_STOPS)
+    copies = []
+    for number, prompt in enumerate(many):  # the same pictures under names of their own share nothing
+        names = [shutil.copy(path, tmp_path / f"{number}-{place}.png") for place, path in enumerate(prompt.images)]
+        copies.append(replace(prompt, images=tuple(map(str, names))))
+    row = build_row(copies, lambda _: np.zeros((3, 16, 16), np.uint8), llava.core.config.image_token_id)
+    assert all(group.prefix == 0 for group in row.groups)
+    assert answers(llava, copies, 12, MANY_STOPS) == shared
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20])
+def test_batches_of_any_size_give_the_same_answers(llava: Llava, many: list[Rendered], batch_size: int) -> None:
+    together = answers(llava, many, 8, MANY_STOPS)
+    found = {}
+    for batch in batches(many, batch_size):
+        made = answers(llava, [many[index] for index in batch], 8, MANY_STOPS)
+        found.update(zip(batch, made, strict=True))
+    assert [found[index] for index in range(len(many))] == together
+
+
+def test_a_step_costs_a_token_a_question_still_asked_and_few_calls_of_attention(
+    llava: Llava, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = renderer_of(llava)
+    prompts = [
+        made.render_prompt(f"{path}-{text}", (path,), [Turn("user", f"{IMAGE_TAG}\n{text}")])
+        for text in QUESTIONS
+        for path in pictures
+    ]
+    steps = []
+    original = engine._forward
+
+    def seen(llava, cache, embeddings, positions, layout, keep):
+        steps.append((embeddings.shape[1], len(layout.blocks)))
+        return original(llava, cache, embeddings, positions, layout, keep)
+
+    monkeypatch.setattr(engine, "_forward", seen)
+    given = answers(llava, prompts, 8, MANY_STOPS)
+    lengths = [len(answer.ids) for answer in given]
+    expected = [sum(length > step for length in lengths) for step in range(7)]
+    assert [tokens for tokens, _ in steps[1:]] == expected
+    assert expected[0] > expected[-1]  # some answers end early
+    assert {blocks for _, blocks in steps[1:]} == {1}  # four images of five questions each: one stack
 
 
 def test_answers_of_batch_1_and_batch_n_are_identical(llava: Llava, samples: list[Sample]) -> None:
@@ -89,10 +166,10 @@ def test_every_image_is_encoded_once(llava: Llava, samples: list[Sample], monkey
     seen = 0
     original = engine.row_embeddings
 
-    def counted(model, row, scale):
+    def counted(model, row, scale, prompt):
         nonlocal seen
         seen += 0 if row.pixel_values is None else row.pixel_values.shape[0]
-        return original(model, row, scale)
+        return original(model, row, scale, prompt)
 
     monkeypatch.setattr(engine, "row_embeddings", counted)
     for batch in batches(prompts, 3):

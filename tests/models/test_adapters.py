@@ -108,8 +108,10 @@ def test_a_projector_alone_is_saved_and_restored(llava: Llava, tmp_path: Path) -
 def test_targets_that_match_nothing_are_refused(llava: Llava) -> None:
     with pytest.raises(ModelError, match="Did you mean 'q_proj'"):
         add_lora(llava.core, MODES, {"r": 4, "target_modules": ["q_prj"]})
-    with pytest.raises(ModelError, match="projector only"):
-        add_lora(llava.core, MODES | {"vision_tower": "full"}, {"r": 4})
+    with pytest.raises(ModelError, match=r"matches no full path.*\[q_proj\]"):
+        add_lora(llava.core, MODES, {"r": 4, "target_modules": "q_proj"})
+    with pytest.raises(ModelError, match=r"none of them is in projector. It has: linear_1, linear_2"):
+        add_lora(llava.core, MODES | {"projector": "lora"}, {"r": 4, "target_modules": ["q_proj"]})
 
 
 def _truncate(folder: Path) -> None:

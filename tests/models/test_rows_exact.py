@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
+from lorgnette.data import rows
 from lorgnette.data.dataset import RowCollator
-from lorgnette.data.rendering import Rendered
+from lorgnette.data.rendered import Rendered
 from lorgnette.data.sample import Sample
 from lorgnette.models.assembly import assemble
 from lorgnette.models.forward import row_logits
@@ -69,6 +70,25 @@ def test_loss_and_gradients_of_a_row_equal_those_of_its_samples_one_by_one(
     assert together.item() == pytest.approx(sum(one_by_one).item(), rel=1e-5)
     assert found.keys() == expected.keys()
     # the gradient of a key's bias is zero but for rounding (softmax does not see it), so rounding needs a floor
+    rounding = torch.finfo(torch.float32).eps * torch.stack([g.norm() for g in expected.values()]).norm()
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm() + rounding, name
+
+
+def test_a_group_of_long_branches_is_attended_to_in_several_blocks_with_the_same_result(
+    llava: Llava, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llava.core.requires_grad_(True)
+    rendered = [renderer_of(llava).render(sample) for sample in samples if sample.id in {"a1", "a2", "a3", "b1", "b2"}]
+    whole = row_loss(llava, rendered, share_images=True)
+    expected = gradients(llava, [whole])
+    monkeypatch.setattr(rows, "MOST_QUERIES", 30)
+    collate = RowCollator(llava.processor.image_processor, llava.core.config.image_token_id)
+    row = collate(rendered)["row"]
+    assert [len(block.keys) for block in row.layout.blocks] == [1, 1, 2, 2, 1, 1, 2]
+    parted = row_loss(llava, rendered, share_images=True)
+    found = gradients(llava, [parted])
+    assert parted.item() == pytest.approx(whole.item(), rel=1e-6)
     rounding = torch.finfo(torch.float32).eps * torch.stack([g.norm() for g in expected.values()]).norm()
     for name, gradient in expected.items():
         assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm() + rounding, name

@@ -26,9 +26,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from transformers import set_seed
+from lorgnette.models import llava
 from lorgnette.models.loading import load_llava
 from lorgnette.recipe.sections import Stage
-from lorgnette.training import stages, trainer
+from lorgnette.training import stages, trained, trainer
 
 base, folder, kill, stage = sys.argv[1:5]
 
@@ -43,7 +44,7 @@ def killing(function, at):
     return wrapped
 
 if kill == "training":
-    trainer.row_logits = killing(trainer.row_logits, 11)
+    llava.row_logits = killing(llava.row_logits, 11)
 elif kill == "before the seal":
     trainer.seal_checkpoint = killing(trainer.seal_checkpoint, 2)
 elif kill == "within a file":
@@ -56,7 +57,7 @@ elif kill == "within a file":
             os.kill(os.getpid(), signal.SIGKILL)
     torch.save = half
 elif kill == "within the result":
-    stages.save_trained = killing(stages.save_trained, 1)
+    trained.save_trained = killing(trained.save_trained, 1)
 
 torch.set_num_threads(1)
 set_seed(7)

@@ -50,7 +50,7 @@ def trainer_of(stage: Stage, llava: Llava, folder: Path, callbacks=()) -> RowTra
         rendered,
         None,
         collator,
-        modes_of(stage),
+        modes_of(stage, prepared),
         rates_of(stage, 1e-2),
         list(callbacks),
     )
@@ -209,6 +209,25 @@ def test_too_many_bad_rows_stop_the_run_and_few_are_counted(
     _, shown = train(stage_of(), llava, tmp_path, max_bad_share=0.2)
     assert "14 of 16 samples" in shown
     assert shown.count("dropped: 1 samples") == 2
+
+
+def test_what_a_reader_mends_and_leaves_out_is_shown_and_kept(
+    llava: Llava, stage_of: StageOf, tmp_path: Path, data_file: Path, pictures: list[str]
+) -> None:
+    rows = json.loads(data_file.read_text())
+    for row in rows[:3]:
+        row["conversations"][0]["value"] = "what is this?"
+    data_file.write_text(json.dumps(rows))
+    source = {"path": str(data_file), "format": "llava", "images": "/", "limit": 50}
+    stage = stage_of({"max_steps": 1}, data=[source | {"options": {"leave_out": [pictures[3]]}}])
+    _, shown = train(stage, llava, tmp_path)
+    assert "12 of 12 samples" in shown
+    assert "mended: 3 samples: image tag inserted" in shown
+    assert "left out: 4 samples: left out: " in shown
+    assert "limit 50, but it has only 12 samples" in "".join(shown.split("\n")).replace("  ", " ")
+    data = read_json(tmp_path / "finetune" / "stage.json")["data"]
+    assert (data["mended"], data["left_out"]) == ({"image tag inserted": 3}, {f"left out: {pictures[3]}": 4})
+    assert [note for note in data["notes"] if "limit 50" in note]
 
 
 def test_settings_that_transformers_refuses_are_recipe_errors(llava: Llava, stage_of: StageOf, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from lorgnette import __version__
-from lorgnette.cli import data, recipes, results, road
+from lorgnette.cli import comparisons, data, making, model, recipes, results, road
 from lorgnette.cli.terminal import console, errors
 from lorgnette.errors import LorgnetteError
+from lorgnette.processes import is_main
 
 app = typer.Typer(
     help="Give a language model eyes, teach it your pictures and your language, and prove that it got better.",
@@ -25,15 +26,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+model_app = typer.Typer(help="Look at models, put them together, merge, convert.", no_args_is_help=True)
+data_app = typer.Typer(help="Check data, split it, gather it, make it.", no_args_is_help=True)
 recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
-data_app = typer.Typer(help="Check data, split it.", no_args_is_help=True)
-app.add_typer(recipe_app, name="recipe")
 app.add_typer(data_app, name="data")
+app.add_typer(model_app, name="model")
+app.add_typer(recipe_app, name="recipe")
 
 COMMANDS: dict[typer.Typer, tuple[Callable[..., Any], ...]] = {
-    app: (road.quickstart, road.run, road.train, results.evaluate, results.compare),
+    app: (road.quickstart, road.run, road.train, results.evaluate, results.score, comparisons.compare),
+    data_app: (data.check, data.split, making.prepare, making.make),
+    model_app: (model.inspect, model.build, model.merge, model.convert),
     recipe_app: (recipes.schema, recipes.show),
-    data_app: (data.check, data.split),
 }
 for group, commands in COMMANDS.items():
     for command in commands:
@@ -45,7 +49,9 @@ def main() -> None:
     try:
         app()
     except LorgnetteError as error:
-        errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        # of several processes the main one talks; another's trouble may be its own
+        label = "error: " if is_main() else "error in another process: "
+        errors.print(Text.assemble((label, "bold red"), str(error)), soft_wrap=True)
         sys.exit(error.exit_code)
     except (OSError, SafetensorError) as error:
         errors.print(Text.assemble(("error: ", "bold red"), f"the system refused: {error}"), soft_wrap=True)

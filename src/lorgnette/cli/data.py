@@ -15,9 +15,9 @@ from lorgnette.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from lorgnette.data.image_store import ImageStore
+    from lorgnette.data.pairs import AnyRenderer
     from lorgnette.data.parts import Part, Purpose
     from lorgnette.data.readers.source import SourceSpec
-    from lorgnette.data.rendering import Renderer
     from lorgnette.data.sample import Sample
 
 Format = Annotated[str | None, typer.Option("--format", help="Which reader; seen from the first rows if not given.")]
@@ -162,7 +162,9 @@ def _spec(path: str, split: str | None, images: str | None, options: list[str] |
     return SourceSpec(path, split, images, given)
 
 
-def _part(spec: SourceSpec, purpose: Purpose, format: str | None, limit: int | None, renderer: Renderer | None) -> Part:
+def _part(
+    spec: SourceSpec, purpose: Purpose, format: str | None, limit: int | None, renderer: AnyRenderer | None
+) -> Part:
     from lorgnette.data.parts import detect_format, part_of  # noqa: PLC0415
 
     found = format or detect_format(spec)
@@ -171,7 +173,7 @@ def _part(spec: SourceSpec, purpose: Purpose, format: str | None, limit: int | N
     return part_of("data" if purpose == "train" else "held out", purpose, spec, found, limit, renderer)
 
 
-def _renderer(model: str | None, chat_template: str | None, max_text_tokens: int | None) -> Renderer | None:
+def _renderer(model: str | None, chat_template: str | None, max_text_tokens: int | None) -> AnyRenderer | None:
     if model is None:
         if chat_template is not None or max_text_tokens is not None:
             raise InputError("--chat-template and --max-text-tokens need a tokenizer. Next: give --model.")

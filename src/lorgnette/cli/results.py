@@ -1,14 +1,22 @@
-"""Commands about results: evaluate, compare."""
+"""Commands about results: evaluate, score."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from lorgnette.cli.terminal import console, settle
+from lorgnette.errors import InputError
+
+Images = Annotated[str | None, typer.Option(help="The folder of its images.", show_default=False)]
+TaskOption = Annotated[
+    list[str] | None, typer.Option(help="What the task can be told.", metavar="NAME=VALUE", show_default=False)
+]
+Split = Annotated[str | None, typer.Option(help="Which part of it; the one that its authors score if not given.")]
 
 
 def evaluate(
@@ -17,9 +25,16 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(help="Result folder; results/MODEL/TASK if not given.", show_default=False)
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Which part of it; the one that its authors score if not given.")
+    data: Annotated[
+        str | None, typer.Option(help="Its documents: hub name, folder or file.", show_default=False)
     ] = None,
+    images: Images = None,
+    option: TaskOption = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Text around a question, with {question}.", show_default=False)
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.")] = None,
+    split: Split = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many documents.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions at a time.")] = 256,
 ) -> None:
@@ -31,49 +46,109 @@ def evaluate(
     from lorgnette.evaluation.evaluate import Settings  # noqa: PLC0415
     from lorgnette.evaluation.evaluate import evaluate as ask  # noqa: PLC0415
     from lorgnette.evaluation.tasks import find_task  # noqa: PLC0415
-    from lorgnette.models.loading import fingerprint, load_llava  # noqa: PLC0415
+    from lorgnette.models.learner import load_model  # noqa: PLC0415
+    from lorgnette.models.loading import fingerprint  # noqa: PLC0415
     from lorgnette.run import locked, provenance  # noqa: PLC0415
 
-    found = find_task(task)
+    found = find_task(task, task_options(data, images, option))
     folder = output or Path("results") / Path(model).name / task.replace(":", ".")
-    llava = load_llava(model)
-    named = {"path": model, "fingerprint": fingerprint(model), "dtype": str(llava.core.dtype).removeprefix("torch.")}
+    learner = load_model(model)
+    named = {"path": model, "fingerprint": fingerprint(model), "dtype": str(learner.core.dtype).removeprefix("torch.")}
     with locked(folder):
         result = ask(
-            llava,
+            learner,
             found,
             folder,
-            Settings(split=split, limit=limit, batch_size=batch_size),
+            Settings(split, limit, max_new_tokens, prompt, batch_size),
             model=named,
             versions=provenance(sys.argv)["versions"],
             console=console,
             label=task,
         )
-    low, high = result["interval"]
-    console.print(
-        f"{result['metric']} {result['score']:.3f} on {result['n']:,} documents (95 % interval {low:.3f} to {high:.3f})"
-    )
-    for kind, part in result["kinds"].items():
-        console.print(f"  {kind}: {part['score']:.3f} on {part['n']:,}", markup=False)
+    show_result(result)
     console.print(
         f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT", soft_wrap=True, markup=False
     )
 
 
-def compare(
-    before: Annotated[Path, typer.Argument(help="A result folder.", show_default=False)],
-    after: Annotated[Path, typer.Argument(help="A result folder on the same documents.", show_default=False)],
-    output: Annotated[Path | None, typer.Option(help="Write comparison.json here.", show_default=False)] = None,
+def score(
+    predictions: Annotated[Path, typer.Argument(help="Answers of any tool, JSON or JSON lines.", show_default=False)],
+    task: Annotated[str, typer.Option(help="The benchmark, or package.module:Name.", show_default=False)],
+    references: Annotated[str, typer.Option(help="Its documents: file, folder or hub name.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option(help="Result folder; results/PREDICTIONS/TASK if not given.", show_default=False)
+    ] = None,
+    images: Images = None,
+    option: TaskOption = None,
+    split: Split = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many documents.")] = None,
+    id_field: Annotated[str | None, typer.Option(help="The column with the ids.", show_default=False)] = None,
+    answer_field: Annotated[str | None, typer.Option(help="The column with the answers.", show_default=False)] = None,
+    unmatched: Annotated[
+        Literal["error", "wrong", "drop"], typer.Option(help="Documents without an answer: refuse, count, leave out.")
+    ] = "error",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
-    """Compare two results on the same documents: difference, interval, p-value, per kind.
+    """Score answers that are there already, of any tool: the same numbers as `evaluate`, and no model is loaded.
 
-    Example: lorgnette compare runs/quickstart/evaluation/before/easy-vqa runs/quickstart/evaluation/after/easy-vqa
+    Example: lorgnette score final.json --task captions --references dataset_rsicd.json
     """
-    from lorgnette.comparison.compare import compare as pair  # noqa: PLC0415
-    from lorgnette.comparison.compare import print_table, read_result, write_comparison  # noqa: PLC0415
+    from lorgnette.evaluation.score import score_file  # noqa: PLC0415
+    from lorgnette.evaluation.tasks import find_task  # noqa: PLC0415
+    from lorgnette.run import locked  # noqa: PLC0415
 
-    comparison = pair(read_result(before), read_result(after))
-    print_table([comparison], console)
-    if output is not None:
-        write_comparison(output, [comparison])
-        console.print(f"Written to {output}", soft_wrap=True, markup=False)
+    found = find_task(task, task_options(references, images, option))
+    folder = output or Path("results") / predictions.stem / task.replace(":", ".")
+    with locked(folder):
+        result = score_file(
+            predictions,
+            found,
+            Path(references),
+            folder,
+            split=split,
+            limit=limit,
+            id_name=id_field,
+            answer_name=answer_field,
+            unmatched=unmatched,
+        )
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    show_result(result)
+    console.print(
+        f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT", soft_wrap=True, markup=False
+    )
+
+
+def task_options(data: str | None, images: str | None, options: list[str] | None) -> dict[str, str]:
+    """Return what a task is made with, from --data, --images and --option NAME=VALUE.
+
+    Raises:
+        InputError: if an option has no `=`.
+    """
+    given = {name: value for name, value in (("path", data), ("images", images)) if value is not None}
+    for option in options or []:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise InputError(f"--option {option}: has no '='. Allowed: --option NAME=VALUE.")
+        given[name] = value
+    return given
+
+
+def show_result(result: dict[str, Any]) -> None:
+    """Print the scores of a result with their intervals, what was counted, and what to know about them."""
+    main = result["metric"]
+    for name in [main, *(name for name in result["scores"] if name != main)]:
+        part = result["scores"][name]
+        low, high = part["interval"]
+        indent = "" if name == main else "  "
+        value = f"{part['score']:.3f} on {part['n']:,} documents (95 % interval {low:.3f} to {high:.3f})"
+        console.print(f"{indent}{name} {value}", markup=False)
+    for kind, part in result["kinds"].items():
+        console.print(f"  {kind}: {part['score']:.3f} on {part['n']:,}", markup=False)
+    counts = {"unread": result["unread"], "stopped_by_length": result["stopped_by_length"]} | result["counts"]
+    for name, count in (counts | result["data"]["unusable"]).items():
+        if count:
+            console.print(f"  {name.replace('_', ' ')}: {count:,}", markup=False)
+    for warning in result["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)

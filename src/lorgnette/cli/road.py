@@ -45,10 +45,7 @@ def train(recipe: RecipeFile, overrides: Overrides = None, output: Output = None
 
     read, folder = _read(recipe, overrides, output)
     with locked(folder):
-        experiment.check(read)
-        experiment.keep_recipe(read, folder)
-        experiment.record_start(read, folder, sys.argv)
-        experiment.build_base(read, folder, console)
+        experiment.begin(read, folder, sys.argv, console)
         merged = experiment.train(read, folder, console)
     console.print(
         f"\nThe model is in {merged}\nNext: lorgnette run {recipe} --output {folder}      (to measure it)",

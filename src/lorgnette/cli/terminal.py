@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -11,11 +12,16 @@ import psutil
 import typer
 from rich.console import Console
 
+from lorgnette.processes import is_main
+
 BUSY_PERCENT = 25
 """Threads that spin while they wait are 1.3 times as fast on an idle machine, but 2 to 15 times as slow where other
 work shares the cores (a training step of 4 s took 15 to 110 s beside one busy process, 7 s with sleeping threads)."""
 
-console = Console()
+# peft imports it wherever it is installed, and it then recommends a package that is not needed
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+console = Console(quiet=not is_main())  # of several processes one talks
 errors = Console(stderr=True)
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]

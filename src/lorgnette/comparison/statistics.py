@@ -2,15 +2,15 @@
 
 Knows one-dimensional arrays of per-sample scores and nothing else. `before[i]` and `after[i]` are two answers
 to the same question. What is hard for one model is often hard for the other, and pairing takes that out of
-the noise, so nothing here accepts unpaired scores.
+the noise, so nothing here accepts two lists that are not paired.
 
-All functions treat the samples as independent. Several questions about one image are not quite that, and then
-the true uncertainty is somewhat larger than what is computed here.
+All functions treat the samples as independent. Several questions about one image are not quite that;
+`cluster_factor` says by how much the true uncertainty is larger than what is computed here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,11 @@ Scores = npt.NDArray[np.float64]  # (N,), one score a sample
 CHUNK_NUMBERS = 2**21
 # Up to this many distinct differences, drawing their counts is cheaper than drawing N indices.
 FEW_DISTINCT = 64
+# A corpus metric is computed anew in every draw; a thousand draws move the ends of an interval by about a
+# twentieth of its width, and the smallest p-value is 1/1001.
+CORPUS_DRAWS = 1_000
+
+Aggregate = Callable[[npt.NDArray[np.float64]], float]  # rows' parts (N, numbers) -> the corpus's value
 
 
 class Interval(NamedTuple):
@@ -57,6 +62,22 @@ def paired_bootstrap(
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail])
     return Interval(float(low), float(high))
+
+
+def score_interval(scores: npt.ArrayLike, *, draws: int = 10_000, seed: int = 0) -> Interval:
+    """Estimate the 95 % confidence interval of one model's mean score.
+
+    Wilson's interval for 0/1 scores, which has a width also where all are right (scipy's; Wilson 1927, doi
+    10.1080/01621459.1927.10502953); for others the percentile bootstrap.
+
+    Raises:
+        DataError: no scores, or one that is not finite.
+    """
+    values = _differences(np.zeros_like(np.asarray(scores, dtype=np.float64)), scores)
+    if _is_binary(values):
+        wilson = binomtest(int(values.sum()), values.size).proportion_ci(0.95, method="wilson")
+        return Interval(float(wilson.low), float(wilson.high))
+    return paired_bootstrap(np.zeros_like(values), values, draws=draws, seed=seed)
 
 
 def mcnemar_exact(before: npt.ArrayLike, after: npt.ArrayLike) -> float:
@@ -105,14 +126,98 @@ def paired_permutation(before: npt.ArrayLike, after: npt.ArrayLike, *, draws: in
 
 
 def p_value(before: npt.ArrayLike, after: npt.ArrayLike, *, draws: int = 10_000, seed: int = 0) -> float:
-    """Compute the two-sided p-value with the test that fits: McNemar for 0/1 scores, sign flips for others.
+    """Compute the two-sided p-value with the test that `fitting_test` names.
 
     Raises:
         DataError: no samples, different lengths, or a score that is not finite.
     """
-    if _is_binary(before) and _is_binary(after):
+    if fitting_test(before, after) == "mcnemar":
         return mcnemar_exact(before, after)
     return paired_permutation(before, after, draws=draws, seed=seed)
+
+
+def fitting_test(before: npt.ArrayLike, after: npt.ArrayLike) -> str:
+    """Name the test that fits the scores: "mcnemar" if every one is 0 or 1, else "permutation" of signs."""
+    return "mcnemar" if _is_binary(before) and _is_binary(after) else "permutation"
+
+
+class CorpusEffect(NamedTuple):
+    """A corpus metric of two models: both intervals, that of the difference, and its p-value."""
+
+    before: Interval
+    after: Interval
+    difference: Interval
+    p_value: float
+
+
+def corpus_effect(
+    aggregate: Aggregate, before: npt.ArrayLike, after: npt.ArrayLike, *, draws: int = CORPUS_DRAWS, seed: int = 0
+) -> CorpusEffect:
+    """Compare two models on a metric that is no mean of its rows, such as BLEU.
+
+    Intervals: the metric is computed on resampled pairs of rows (Koehn 2004). p-value: approximate
+    randomization, which swaps the two models' rows by coin tosses (Noreen, *Computer-Intensive Methods for
+    Testing Hypotheses*, 1989; Riezler & Maxwell 2005 find it the safer of the two for BLEU).
+
+    Args:
+        aggregate: from rows' parts, (N, numbers), to the value of the corpus.
+        before, after: (N, numbers), a row a document.
+
+    Raises:
+        DataError: no rows, different shapes, or a number that is not finite.
+    """
+    first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    _differences(first.ravel(), second.ravel())  # refuses what is no pair
+    rng, n = np.random.default_rng(seed), len(first)
+    values = np.empty((draws, 2))  # of the two models in each resample
+    for draw in range(draws):
+        picked = rng.integers(0, n, n)
+        values[draw] = aggregate(first[picked]), aggregate(second[picked])
+    seen = abs(aggregate(second) - aggregate(first))
+    extreme = 0
+    for _ in range(draws):
+        swapped = rng.integers(0, 2, size=(n, 1), dtype=np.int8).astype(bool)
+        gap = aggregate(np.where(swapped, first, second)) - aggregate(np.where(swapped, second, first))
+        extreme += abs(gap) >= seen - 1e-12 * max(1.0, seen)
+    low, high = np.quantile(np.column_stack([values, values[:, 1] - values[:, 0]]), [0.025, 0.975], axis=0)
+    one, other, difference = (Interval(float(a), float(b)) for a, b in zip(low, high, strict=True))
+    return CorpusEffect(one, other, difference, (extreme + 1) / (draws + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values of one family of tests, so that any false alarm in it is as rare as promised.
+
+    The step-down procedure of Holm, *A Simple Sequentially Rejective Multiple Test Procedure* (Scandinavian
+    Journal of Statistics, 1979), in the form of adjusted p-values: the smallest times m, the next times m - 1,
+    and so on, never below the one before and never above 1. Needs no independence.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, (len(p_values) - rank) * p_values[index])
+        corrected[index] = min(1.0, largest)
+    return corrected
+
+
+def cluster_factor(before: npt.ArrayLike, after: npt.ArrayLike, clusters: Sequence[Hashable]) -> float:
+    """Compute how many times wider an interval would be if clusters, such as images, were drawn, not samples.
+
+    The square root of the design effect: the standard error of the mean difference that is robust to clusters
+    (Liang & Zeger, Biometrika 1986, for a mean) over the one of independent samples. 1.0 where every sample is
+    a cluster of its own, where nothing differs, or where there is one cluster only and nothing can be said.
+
+    Raises:
+        DataError: no samples, different lengths, or a score that is not finite.
+    """
+    difference = _differences(before, after)
+    apart = difference - difference.mean()
+    numbers: dict[Hashable, int] = {}
+    index = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
+    independent = float(np.sum(apart**2))
+    if len(numbers) in (1, difference.size) or independent == 0.0:
+        return 1.0
+    sums = np.bincount(index, weights=apart)  # (clusters,)
+    correction = len(numbers) / (len(numbers) - 1) * (difference.size - 1) / difference.size
+    return float(np.sqrt(correction * np.sum(sums**2) / independent))
 
 
 def _differences(before: npt.ArrayLike, after: npt.ArrayLike) -> Scores:

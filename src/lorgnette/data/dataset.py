@@ -16,7 +16,8 @@ from torch.utils.data import Dataset, Sampler
 
 from lorgnette.data.encodings import Encodings
 from lorgnette.data.images import read_pixels, require_file
-from lorgnette.data.rendering import Rendered, Renderer
+from lorgnette.data.pairs import AnyRenderer
+from lorgnette.data.rendered import Expansion, Rendered
 from lorgnette.data.rows import build_row
 from lorgnette.data.rules import RequireImage, kind_of, require_usable, too_many_bad
 from lorgnette.data.sample import Sample
@@ -32,7 +33,7 @@ class Findings:
         kept: samples that will be used.
         dropped: reason -> how many samples cannot be used.
         examples: reason -> the first sample of each kind.
-        left_out: reason -> how many rows options leave out; they are not among those read.
+        left_out: reason -> how many rows options or the set itself leave out; they are not among those read.
         mended: what the reader put right -> in how many kept samples.
         notes: what else a person should know, in sentences.
         shortened: samples shortened to `max_text_tokens`; `shortened_tokens` is by how much in all.
@@ -95,10 +96,9 @@ class RenderedSamples:
     Half a million samples are a few hundred megabytes; each is put together when it is asked for.
     """
 
-    def __init__(self, encodings: Encodings, image_token_id: int, image_tokens: int) -> None:
+    def __init__(self, encodings: Encodings, expansion: Expansion) -> None:
         self.encodings = encodings
-        self.image_token_id = image_token_id
-        self.image_tokens = image_tokens
+        self.expansion = expansion
         self.ids: list[str] = []
         self.images: list[tuple[str, ...]] = []
         self.places = array("q")
@@ -115,18 +115,18 @@ class RenderedSamples:
 
     def __getitem__(self, index: int) -> Rendered:
         """Return what `Renderer.render` gives for the sample."""
-        encoded = self.encodings[self.places[index]]
-        return encoded.rendered(self.ids[index], self.images[index], self.image_token_id, self.image_tokens)
+        return self.expansion.rendered(self.encodings[self.places[index]], self.ids[index], self.images[index])
 
     def content(self, index: int) -> bytes:
         """Return all that is trained on, apart from pixels, as bytes to be hashed."""
-        name = repr((self.ids[index], self.images[index], self.image_tokens)).encode()
+        name = repr((self.ids[index], self.images[index], self.expansion)).encode()
         return name + self.encodings.content(self.places[index])
 
     def count(self, findings: Findings) -> None:
         """Add up tokens and shortened samples."""
-        text, images, supervised, cut = self.encodings.counts(self.image_token_id)[np.asarray(self.places)].T
-        findings.tokens += int(text.sum() + images.sum() * self.image_tokens)
+        text, images, supervised, cut = self.encodings.counts(self.expansion.image_token_id)[np.asarray(self.places)].T
+        soft = len(self.expansion.soft_prompt) * len(self)
+        findings.tokens += int(text.sum() + images.sum() * self.expansion.image_tokens) + soft
         findings.supervised += int(supervised.sum())
         findings.shortened += int((cut > 0).sum())
         findings.shortened_tokens += int(cut.sum())
@@ -134,7 +134,7 @@ class RenderedSamples:
 
 def render_all(
     samples: Iterable[Sample | DataError],
-    renderer: Renderer,
+    renderer: AnyRenderer,
     max_bad_share: float,
     encodings: Encodings | None = None,
     require_image: RequireImage = require_file,
@@ -144,14 +144,14 @@ def render_all(
     Which those are is decided in `rules.py`, for `lorgnette data check` as well.
 
     Args:
-        encodings: conversations that were rendered before; it takes up those that are new.
+        encodings: conversations that were rendered before; it takes up and keeps those that are new.
 
     Raises:
         DataError: if more than `max_bad_share` of the samples cannot be used, or none can.
     """
     findings = Findings()
     encodings = Encodings() if encodings is None else encodings
-    kept = RenderedSamples(encodings, renderer.image_token_id, renderer.image_tokens)
+    kept = RenderedSamples(encodings, renderer.expansion)
     require_image = cache(require_image)
     for sample in samples:
         if isinstance(sample, LeftOut):
@@ -167,6 +167,8 @@ def render_all(
         kept.add(usable, place)
         findings.kept += 1
         findings.mended.update(usable.mended)
+    encodings.keep()  # also where the rows are too bad: they will be mended, and the others rendered by then
+    findings.notes += encodings.notes
     if too_many_bad(findings.read, findings.kept, max_bad_share):
         raise DataError(_too_many(findings, findings.read - findings.kept, max_bad_share))
     kept.count(findings)
@@ -175,7 +177,11 @@ def render_all(
 
 def _too_many(findings: Findings, bad: int, max_bad_share: float) -> str:
     if not findings.read:
-        left_out = f"; {findings.left_out.total():,} rows are left out by options" if findings.left_out else ""
+        left_out = (
+            f"; {findings.left_out.total():,} rows are left out by options or marks of the set"
+            if findings.left_out
+            else ""
+        )
         return f"the data is empty: no sample was read{left_out}. Next: check path, split and options of the sources."
     lines = [f"  {count} x  {findings.examples[reason]}" for reason, count in findings.dropped.most_common(5)]
     return (

@@ -12,7 +12,6 @@ import json
 import os
 from array import array
 from collections.abc import Sequence
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -22,8 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from lorgnette import __version__
-from lorgnette.data import rendering, sample, templates
-from lorgnette.data.rendering import IGNORE_INDEX, Encoded, Renderer
+from lorgnette.data import pairs, rendered, rendering, sample, templates
+from lorgnette.data.pairs import AnyRenderer
+from lorgnette.data.rendered import IGNORE_INDEX, Encoded
 from lorgnette.data.sample import Sample, Turn, check_sample
 from lorgnette.run import cache_folder
 
@@ -66,7 +66,7 @@ class Encodings:
         labels = tuple([token if mark else IGNORE_INDEX for token, mark in zip(ids, marks, strict=True)])
         return Encoded(ids, labels, self._shortened[place])
 
-    def place_of(self, sample: Sample, renderer: Renderer) -> int:
+    def place_of(self, sample: Sample, renderer: AnyRenderer) -> int:
         """Return the place of a sample's conversation, which is rendered if it is new.
 
         Raises:
@@ -172,7 +172,7 @@ def key_of(turns: Sequence[Turn]) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
 
 
-def cache_file(renderer: Renderer, *source: str | None) -> Path:
+def cache_file(renderer: AnyRenderer, *source: str | None) -> Path:
     """Return the file of a renderer and a source in the cache.
 
     The source only keeps the files of different sets apart; what is in them is found by content.
@@ -181,24 +181,13 @@ def cache_file(renderer: Renderer, *source: str | None) -> Path:
     return cache_folder("rendered") / f"{digest[:32]}.safetensors"
 
 
-def fingerprint(renderer: Renderer) -> str:
+def fingerprint(renderer: AnyRenderer) -> str:
     """Hash all that decides what becomes of a conversation, apart from its turns."""
-    template = renderer.template
-    tokenizer = template.tokenizer
-    code = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (sample, templates, rendering)]
+    modules = (sample, templates, rendered, rendering, pairs)
     decides = [
-        template.name,
-        template.jinja,
-        template.end_of_turn,
-        tokenizer.backend_tokenizer.to_str(),
-        tokenizer.special_tokens_map,
-        renderer.image_token_id,
-        renderer.max_text_tokens,
-        renderer.too_long,
+        *renderer.decides(),
         __version__,
         [version(name) for name in ("tokenizers", "transformers", "jinja2")],
-        code,
-        # some templates tell the model which day it is
-        str(date.today()) if "strftime_now" in template.jinja else None,
+        [Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules],
     ]
     return hashlib.sha256(json.dumps(decides, default=str).encode()).hexdigest()

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from lorgnette.data.encodings import cache_file
+from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.readers import READERS, VARIANTS, read_samples
 from lorgnette.data.readers.source import SourceSpec
-from lorgnette.data.rendering import Renderer
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, LeftOut, MissingExtra
 
@@ -42,12 +42,12 @@ class Part:
     read: Callable[[], Iterator[Sample | DataError]]
     images: str | None = None
     variants: Callable[[], Iterator[str]] | None = None
-    renderer: Renderer | None = None
+    renderer: AnyRenderer | None = None
     encodings: Path | None = None
 
 
 def part_of(
-    name: str, purpose: Purpose, spec: SourceSpec, format: str, limit: int | None, renderer: Renderer | None
+    name: str, purpose: Purpose, spec: SourceSpec, format: str, limit: int | None, renderer: AnyRenderer | None
 ) -> Part:
     """Return a source as a part; the cache of its renderings is that of training."""
     variants = VARIANTS.get(format)

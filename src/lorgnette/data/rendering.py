@@ -8,64 +8,17 @@ Knows the tokenizer and the chat template; knows nothing about models, rows or i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
+from lorgnette.data.rendered import IGNORE_INDEX, Encoded, Expansion, Rendered
 from lorgnette.data.sample import IMAGE_TAG, Sample, Turn, check_sample
 from lorgnette.data.templates import ChatTemplate
 from lorgnette.errors import DataError, RowError
 
-IGNORE_INDEX = -100
-THE_SAMPLE = "the sample"  # `Renderer.encode` puts file, row and id in its place
 TooLong = Literal["drop_turns", "cut_end", "drop_sample"]
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """Token ids and labels of a sample.
-
-    Attributes:
-        id: the sample's id.
-        images: paths of its images, in the order of their tokens.
-        input_ids: (T) token ids; every image is its full number of image tokens.
-        labels: (T) the same ids where the model is trained to say them, -100 elsewhere. Not shifted.
-        shortened: how many text tokens `max_text_tokens` took away.
-    """
-
-    id: str
-    images: tuple[str, ...]
-    input_ids: tuple[int, ...]
-    labels: tuple[int, ...]
-    shortened: int = 0
-
-    @property
-    def supervised(self) -> int:
-        """Return how many tokens carry loss."""
-        return sum(label != IGNORE_INDEX for label in self.labels)
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """What `Rendered` is made of: the same, but every image is one token yet.
-
-    Attributes:
-        input_ids, labels, shortened: as in `Rendered`.
-    """
-
-    input_ids: tuple[int, ...]
-    labels: tuple[int, ...]
-    shortened: int = 0
-
-    def rendered(self, sample_id: str, images: tuple[str, ...], image_token_id: int, image_tokens: int) -> Rendered:
-        """Give every image its full number of tokens."""
-        ids: list[int] = []
-        labels: list[int] = []
-        for token, label in zip(self.input_ids, self.labels, strict=True):
-            times = image_tokens if token == image_token_id else 1
-            ids.extend([token] * times)
-            labels.extend([label] * times)
-        return Rendered(sample_id, images, tuple(ids), tuple(labels), self.shortened)
+THE_SAMPLE = "the sample"  # `Renderer.encode` puts file, row and id in its place
 
 
 class Renderer:
@@ -79,6 +32,7 @@ class Renderer:
         too_long: what happens to a longer sample. `drop_turns` drops question-answer pairs from the end and refuses
             the sample if the first pair alone is too long; `cut_end` cuts text tokens from the end (the last answer
             then has no end of turn); `drop_sample` refuses it. Image tokens are never cut.
+        soft_prompt: ids that stand for a soft prompt; they come first in every sample and are no text tokens.
     """
 
     def __init__(
@@ -88,14 +42,25 @@ class Renderer:
         image_tokens: int,
         max_text_tokens: int | None = None,
         too_long: TooLong = "drop_turns",
+        soft_prompt: tuple[int, ...] = (),
     ) -> None:
         self.template = template
         self.image_token_id = image_token_id
-        self.image_tokens = image_tokens
         self.max_text_tokens = max_text_tokens
         self.too_long = too_long
+        self.expansion = Expansion(image_token_id, image_tokens, soft_prompt)
         # Question-answering data repeats the same few conversations over many images.
         self._encode = lru_cache(maxsize=10_000)(self._encode_uncached)
+
+    @property
+    def tokenizer(self) -> Any:
+        """Return the template's tokenizer."""
+        return self.template.tokenizer
+
+    @property
+    def end_of_turn(self) -> str:
+        """Return what ends an answer."""
+        return self.template.end_of_turn
 
     def render(self, sample: Sample) -> Rendered:
         """Render a whole conversation with labels.
@@ -104,7 +69,7 @@ class Renderer:
             RowError: if the sample is malformed, the template refuses it, its spans do not fall on token boundaries,
                 nothing in it is supervised, or it is too long and the policy refuses it.
         """
-        return self.encode(sample).rendered(sample.id, sample.images, self.image_token_id, self.image_tokens)
+        return self.expansion.rendered(self.encode(sample), sample.id, sample.images)
 
     def encode(self, sample: Sample) -> Encoded:
         """Render a whole conversation with labels, every image as one token; this depends on its turns alone.
@@ -133,8 +98,38 @@ class Renderer:
                 f"{sample_id}: the prompt has {ids.count(self.image_token_id)} {IMAGE_TAG} tags but "
                 f"{len(images)} images."
             )
-        encoded = Encoded(ids, (IGNORE_INDEX,) * len(ids))
-        return encoded.rendered(sample_id, images, self.image_token_id, self.image_tokens)
+        return self.expansion.rendered(Encoded(ids, (IGNORE_INDEX,) * len(ids)), sample_id, images)
+
+    def decides(self) -> list[Any]:
+        """Return all that decides what becomes of a conversation, apart from its turns and our code."""
+        tokenizer = self.template.tokenizer
+        return [
+            self.template.name,
+            self.template.jinja,
+            self.template.end_of_turn,
+            tokenizer.backend_tokenizer.to_str(),
+            tokenizer.special_tokens_map,
+            self.image_token_id,
+            self.max_text_tokens,
+            self.too_long,
+            # some templates tell the model which day it is
+            str(date.today()) if "strftime_now" in self.template.jinja else None,
+        ]
+
+    def first_answer_token(self, turns: Sequence[Turn], answer: str) -> int:
+        """Return the token that an answer to these turns begins with, in the form that it has right after the prompt.
+
+        Raises:
+            DataError: if the answer does not begin on a token boundary, or the prompt reads otherwise before it.
+        """
+        ids, labels = self._encode_uncached((*turns, Turn("assistant", answer)))
+        prompt = self._encode_prompt(tuple(turns))
+        if ids[: len(prompt)] != prompt or labels[len(prompt)] == IGNORE_INDEX:
+            raise DataError(
+                f"the prompt has other tokens when it is followed by {answer!r} in chat template "
+                f"'{self.template.name}', so the answer's first token is not defined."
+            )
+        return ids[len(prompt)]
 
     def _encode_prompt(self, turns: tuple[Turn, ...]) -> tuple[int, ...]:
         text = self._with_bos(self.template.render(turns, add_generation_prompt=True))

@@ -15,17 +15,22 @@ prefix, which then stands in `label_positions` once for every branch.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from lorgnette.data.rendering import IGNORE_INDEX, Rendered
+from lorgnette.data.rendered import IGNORE_INDEX, Rendered
 
 Pixels = Callable[[str], np.ndarray]
 """Path of an image -> uint8 array (channels, height, width), resized and cropped, not normalised."""
+
+
+MOST_QUERIES = 256
+"""Branches of a group are attended to in blocks of about so many tokens: one block would compute the scores of every
+branch with every other only to mask them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +39,50 @@ class Block:
 
     Attributes:
         queries: slice of the row's tokens.
-        keys: slice of the row's tokens, or for cached keys a 1-D index tensor.
+        keys: slices of the row's tokens, one after another.
         mask: (queries, keys) bool, True where attention is allowed; None for plain causal attention.
     """
 
     queries: slice
-    keys: slice | torch.Tensor
+    keys: tuple[slice, ...]
     mask: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Block:
-        """Move index and mask tensors to a device."""
-        keys = self.keys if isinstance(self.keys, slice) else self.keys.to(device)
-        return replace(self, keys=keys, mask=None if self.mask is None else self.mask.to(device))
+        """Move the mask to a device."""
+        return replace(self, mask=None if self.mask is None else self.mask.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Queries of G groups of about one size that attend to cached keys in one call of attention.
+
+    Places that are left over, because groups differ, repeat a query or a key; what they give is dropped.
+
+    Attributes:
+        queries: (G, Q) indices into the row's tokens.
+        keys: (G, K) indices into the cached keys.
+        mask: (G, Q, K) bool, True where attention is allowed.
+        kept: indices into G * Q, so that the tokens of this stack come out in the order of the row.
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    mask: torch.Tensor
+    kept: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Stack:
+        """Move all tensors to a device."""
+        return Stack(*(tensor.to(device) for tensor in (self.queries, self.keys, self.mask, self.kept)))
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which tokens of a row attend to which; `longest` is the most positions that one sample spans."""
+    """Which tokens of a row attend to which; `longest` is the most positions that one sample spans.
 
-    blocks: tuple[Block, ...]
+    The blocks cover the row's tokens in their order.
+    """
+
+    blocks: tuple[Block | Stack, ...]
     longest: int
 
     def to(self, device: torch.device | str) -> Layout:
@@ -99,6 +129,12 @@ class Row:
     image_order: torch.Tensor
     layout: Layout
     groups: tuple[Group, ...]
+
+    @property
+    def last_places(self) -> torch.Tensor:
+        """Return the place of every sample's last token, in the order of the micro-batch: (samples)."""
+        lasts = {member: stop - 1 for group in self.groups for member, _, stop in group.branches}
+        return torch.tensor([lasts[member] for member in range(len(lasts))], device=self.input_ids.device)
 
     # transformers and accelerate move batches with `.to(device, non_blocking=...)`
     def to(self, device: torch.device | str, **_: Any) -> Row:
@@ -182,17 +218,34 @@ def _blocks(groups: Sequence[Group]) -> list[Block]:
     blocks = []
     for group in groups:
         if group.prefix == 0:
-            blocks.append(Block(slice(group.start, group.stop), slice(group.start, group.stop)))
+            whole = slice(group.start, group.stop)
+            blocks.append(Block(whole, (whole,)))
             continue
-        first = group.start + group.prefix
-        blocks.append(Block(slice(group.start, first), slice(group.start, first)))
-        mask = torch.zeros(group.stop - first, group.stop - group.start, dtype=torch.bool)
-        mask[:, : group.prefix] = True
-        for _, start, stop in group.branches:
-            own = torch.ones(stop - start, stop - start, dtype=torch.bool).tril()
-            mask[start - first : stop - first, start - group.start : stop - group.start] = own
-        blocks.append(Block(slice(first, group.stop), slice(group.start, group.stop), mask))
+        prefix = slice(group.start, group.start + group.prefix)
+        blocks.append(Block(prefix, (prefix,)))
+        for branches in _runs(group.branches):
+            first, last = branches[0][0], branches[-1][1]
+            mask = torch.zeros(last - first, group.prefix + last - first, dtype=torch.bool)
+            mask[:, : group.prefix] = True
+            for start, stop in branches:
+                own = torch.ones(stop - start, stop - start, dtype=torch.bool).tril()
+                mask[start - first : stop - first, group.prefix + start - first : group.prefix + stop - first] = own
+            own_keys = slice(first, last)
+            adjacent = first == prefix.stop
+            keys = (slice(prefix.start, last),) if adjacent else (prefix, own_keys)
+            blocks.append(Block(own_keys, keys, mask))
     return blocks
+
+
+def _runs(branches: Sequence[tuple[int, int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Part a group's branches into runs of at most `MOST_QUERIES` tokens, or of one branch: [(start, stop), ...]."""
+    run: list[tuple[int, int]] = []
+    for _, start, stop in branches:
+        if run and stop - run[0][0] > MOST_QUERIES:
+            yield run
+            run = []
+        run.append((start, stop))
+    yield run
 
 
 def _images(

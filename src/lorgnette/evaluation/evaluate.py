@@ -1,32 +1,29 @@
-"""One task on one model: predictions streamed and resumed, and a result that says what made it."""
+"""One task on one model: answers streamed and resumed, then scored, and a result that says what made it."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from lorgnette.data.images import read_pixels
-from lorgnette.data.rendering import Rendered, Renderer
-from lorgnette.data.sample import IMAGE_TAG, Turn
-from lorgnette.data.templates import stop_ids
 from lorgnette.errors import DataError, InputError
-from lorgnette.evaluation.results import summarise
-from lorgnette.evaluation.tasks import read_documents
-from lorgnette.evaluation.tasks.task import Document, Task
-from lorgnette.inference.engine import Generation, batches, generate
-from lorgnette.models.loading import Llava
+from lorgnette.evaluation.asking import Asker
+from lorgnette.evaluation.results import PREDICTIONS, RESULT, fingerprint_of, write_result
+from lorgnette.evaluation.scoring import score_answers
+from lorgnette.evaluation.sharing import gather, keep, share
+from lorgnette.evaluation.tasks import options_of, read_documents
+from lorgnette.evaluation.tasks.task import ChoiceTask, Document, Task
+from lorgnette.inference.engine import batches
+from lorgnette.models.learner import Learner
+from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
-from lorgnette.run import append_json_line, read_json, read_json_lines, write_json, write_json_lines
+from lorgnette.run import read_json, read_json_lines, write_json
 
-PREDICTIONS = "predictions.jsonl"
-RESULT = "result.json"
 SETTINGS = "settings.json"
 
 
@@ -42,7 +39,7 @@ class Settings:
 
 
 def evaluate(
-    llava: Llava,
+    learner: Learner,
     task: Task,
     folder: Path,
     settings: Settings,
@@ -52,72 +49,84 @@ def evaluate(
     console: Console,
     label: str,
 ) -> dict[str, Any]:
-    """Answer every document of a task and score the answers; return what `result.json` holds.
+    """Answer every document of a task, score the answers, and return what `result.json` holds.
+
+    Answers are kept as they come; those that are already there are not made again, and several processes share what
+    is left. The scores join them at the end, because a score may depend on the other documents.
 
     Args:
-        folder: for predictions.jsonl and result.json; predictions that are already there are not made again.
+        folder: for predictions.jsonl and result.json.
         model: what names the model in the result (path and fingerprint).
         label: what the progress bar says.
 
     Raises:
-        DataError: if documents or images cannot be read.
+        DataError: if documents or images cannot be read, or the task cannot score them.
         InputError: if the folder holds predictions that were made otherwise.
     """
-    documents = _documents(task, settings)
-    made_by = _made_by(llava, task, settings, documents, model)
-    _require_same(folder, made_by)
-    renderer = Renderer(llava.template(), llava.core.config.image_token_id, llava.image_tokens)
-    prompts = [_prompt(renderer, document, made_by["prompt"]) for document in documents]
-    done = _resume(folder, prompts, documents, settings.batch_size)
+    documents, unusable = read_documents(task, settings.split, settings.limit)
+    score_answers(task, documents, [""] * len(documents))  # what scoring lacks shows before the hours of answering
+    made_by = _made_by(learner, task, settings, documents, unusable, model)
+    with processes().main_process_first():
+        _require_same(folder, made_by)
+    asker = Asker(learner, made_by["prompt"], made_by["decoding"].get("max_new_tokens"))
+    questions = {document.id: asker.question(document) for document in documents}
+    names = list(questions)
+    prompts = [question.prompt for question in questions.values()]
+    asked = [[names[index] for index in batch] for batch in batches(prompts, settings.batch_size)]
+    done = gather(folder, asked)
+    left = share([batch for batch in asked if batch[0] not in done])
+    learner.model.to(processes().device)
     with progress_bar(console) as progress:
-        bar = progress.add_task(label, total=len(documents), completed=len(done))
-        for batch in batches(prompts, settings.batch_size):
-            if documents[batch[0]].id in done:
-                continue
-            answers = generate(
-                llava,
-                [prompts[index] for index in batch],
-                lambda path: read_pixels(llava.processor.image_processor, path),
-                made_by["decoding"]["max_new_tokens"],
-                stop_ids(llava.template()),
-            )
-            for index, answer in zip(batch, answers, strict=True):
-                append_json_line(folder / PREDICTIONS, _prediction(llava, task, documents[index], answer))
+        bar = progress.add_task(label, total=len(done) + sum(map(len, left)), completed=len(done))
+        for batch in left:
+            began = time.perf_counter()
+            answers = asker.answers([questions[name] for name in batch])
+            seconds = round((time.perf_counter() - began) / len(batch), 4)
+            told = zip(batch, answers, strict=True)
+            keep(folder, [{"id": n, "prompt": questions[n].text, **answer, "seconds": seconds} for n, answer in told])
             progress.advance(bar, len(batch))
-    result = summarise(task.metric, read_json_lines(folder / PREDICTIONS)) | made_by | {"versions": dict(versions)}
-    write_json(folder / RESULT, result)
-    return result
-
-
-def _documents(task: Task, settings: Settings) -> Sequence[Document]:
-    documents = read_documents(task, settings.split)[: settings.limit]
-    if not documents:
-        raise DataError(f"task {task.name}: there are no documents. Next: check split and limit.")
-    if len({document.id for document in documents}) != len(documents):
-        raise DataError(f"task {task.name}: document ids are not unique.")
-    return documents
+    gather(folder, asked)
+    with processes().main_process_first():
+        if is_main():
+            rows = read_json_lines(folder / PREDICTIONS)
+            answered = [questions[row["id"]].document for row in rows]  # in the order of the file, that of the images
+            write_result(folder, task, answered, rows, made_by | {"versions": dict(versions)})
+        result: dict[str, Any] = read_json(folder / RESULT)
+        return result
 
 
 def _made_by(
-    llava: Llava, task: Task, settings: Settings, documents: Sequence[Document], model: Mapping[str, Any]
+    learner: Learner,
+    task: Task,
+    settings: Settings,
+    documents: Sequence[Document],
+    unusable: Mapping[str, int],
+    model: Mapping[str, Any],
 ) -> dict[str, Any]:
-    images = {path: _content_hash(path) for path in dict.fromkeys(path for d in documents for path in d.images)}
-    content = json.dumps([[d.id, d.question, d.reference, d.kind, [images[i] for i in d.images]] for d in documents])
+    images = dict.fromkeys(path for document in documents for path in document.images)
     return {
         "task": task.name,
         "metric": task.metric,
+        "options": options_of(task),
         "prompt": settings.prompt or task.prompt,
-        "chat_template": llava.template().jinja,
-        "decoding": {"method": "greedy", "max_new_tokens": settings.max_new_tokens or task.max_new_tokens},
+        "chat_template": learner.template_text(),
+        "decoding": _decoding(task, settings),
         "data": {
             "split": settings.split or task.split,
             "limit": settings.limit,
             "documents": len(documents),
-            "fingerprint": f"sha256:{hashlib.sha256(content.encode()).hexdigest()}",
+            "unusable": dict(unusable),
+            "fingerprint": fingerprint_of(documents, {path: _content_hash(path) for path in images}),
         },
         "batch_size": settings.batch_size,
         "model": dict(model),
     }
+
+
+def _decoding(task: Task, settings: Settings) -> dict[str, Any]:
+    if isinstance(task, ChoiceTask) and task.by_likelihood:
+        return {"method": "likelihood"}
+    return {"method": "greedy", "max_new_tokens": settings.max_new_tokens or task.max_new_tokens}
 
 
 def _content_hash(image: str) -> str:
@@ -143,46 +152,3 @@ def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
     different = [name for name, value in made_by.items() if not isinstance(before, dict) or before.get(name) != value]
     if different:
         raise InputError(f"{folder}: holds predictions that were made with another {', '.join(different)}. {remedy}")
-
-
-def _prompt(renderer: Renderer, document: Document, prompt: str) -> Rendered:
-    text = f"{IMAGE_TAG}\n" * len(document.images) + prompt.replace("{question}", document.question)
-    return renderer.render_prompt(document.id, document.images, (Turn("user", text),))
-
-
-def _resume(folder: Path, prompts: Sequence[Rendered], documents: Sequence[Document], batch_size: int) -> set[str]:
-    """Keep the predictions of whole batches, so that every batch is computed as in a run without interruption."""
-    rows = {row.get("id"): row for row in read_json_lines(folder / PREDICTIONS)}
-    kept: list[dict[str, Any]] = []
-    for batch in batches(prompts, batch_size):
-        ids = [documents[index].id for index in batch]
-        if all(name in rows for name in ids):
-            kept.extend(rows[name] for name in ids)
-    write_json_lines(folder / PREDICTIONS, kept)
-    return {row["id"] for row in kept}
-
-
-def _score(task: Task, document: Document, answer: str) -> float:
-    try:
-        score = task.score(document, answer)
-    except Exception as error:  # a task is the user's own code
-        raise DataError(f"task {task.name}, document {document.id}: score() raised {error!r}.") from error
-    if not isinstance(score, int | float | np.floating) or not 0 <= score <= 1:
-        raise DataError(f"task {task.name}, document {document.id}: score() gave {score!r}. Allowed: 0.0 to 1.0.")
-    return float(score)
-
-
-def _prediction(llava: Llava, task: Task, document: Document, answer: Generation) -> dict[str, Any]:
-    raw = llava.tokenizer.decode(answer.ids, skip_special_tokens=False)
-    text = llava.tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
-    return {
-        "id": document.id,
-        "kind": document.kind,
-        "image": document.images[0] if document.images else None,
-        "question": document.question,
-        "reference": document.reference,
-        "answer": text,
-        "raw": raw,
-        "score": _score(task, document, text),
-        "stopped_by": answer.stopped_by,
-    }

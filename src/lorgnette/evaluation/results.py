@@ -1,45 +1,166 @@
-"""Scores of single answers to a result with its uncertainty. Reads no model."""
+"""Answers to predictions.jsonl and result.json: rows with their scores, averages with their uncertainty.
+
+Reads no model, so that answers of any tool can be scored.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import norm
 
+from lorgnette.evaluation.metrics.aggregate import AGGREGATES
+from lorgnette.evaluation.schema import check_result
+from lorgnette.evaluation.scoring import score_answers
+from lorgnette.evaluation.tasks.task import Document, Score, Scored, Task
+from lorgnette.run import write_json, write_json_lines
 
-def summarise(metric: str, predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Average the scores, over all documents and per kind.
+PREDICTIONS = "predictions.jsonl"
+RESULT = "result.json"
+RESAMPLES = 1000
+"""Bootstrap samples behind the interval of a corpus metric; its ends then move by about a twentieth of its width."""
 
-    The interval is Wilson's for scores that are 0 or 1 (Wilson 1927, doi 10.1080/01621459.1927.10502953), else the
-    normal approximation; both at 95 %.
+
+def write_result(
+    folder: Path,
+    task: Task,
+    documents: Sequence[Document],
+    asked: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Score answers and write predictions.jsonl and result.json; return what the latter holds.
+
+    Args:
+        asked: for every document `prompt`, `answer`, `raw`, `seconds` and `stopped_by`.
+        about: what made the answers, as the schema names it; `counts` are added to the task's own.
+
+    Raises:
+        DataError: if the task cannot score an answer.
     """
-    scores = np.array([prediction["score"] for prediction in predictions], dtype=np.float64)
-    kinds = sorted({prediction["kind"] for prediction in predictions})
-    mean, deviation = float(scores.mean()), float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
-    stderr = deviation / len(scores) ** 0.5
+    scored = score_answers(task, documents, [row["answer"] for row in asked])
+    predictions = [
+        prediction(document, row, score, task.metric)
+        for document, row, score in zip(documents, asked, scored.rows, strict=True)
+    ]
+    result = {"task": task.name} | summarise(task.metric, predictions, scored) | dict(about)
+    result["counts"] = dict(scored.counts) | dict(about.get("counts", {}))
+    check_result(result, predictions)
+    write_json_lines(folder / PREDICTIONS, predictions)
+    write_json(folder / RESULT, result)
+    return result
+
+
+def fingerprint_of(documents: Sequence[Document], images: Mapping[str, str]) -> str:
+    """Hash what is asked: texts, references, and of the images what `images` says of their contents."""
+    content = [
+        [d.id, d.question, d.reference, d.kind, dict(d.groups), dict(d.fields), dict(d.choices)]
+        + [images.get(path) for path in d.images]
+        for d in documents
+    ]
+    return f"sha256:{hashlib.sha256(json.dumps(content).encode()).hexdigest()}"
+
+
+def prediction(document: Document, asked: Mapping[str, Any], score: Score, metric: str) -> dict[str, Any]:
+    """Return a line of predictions.jsonl.
+
+    Args:
+        asked: `prompt`, `answer`, `raw`, `seconds` and `stopped_by`.
+    """
+    reference = document.reference
+    row: dict[str, Any] = {
+        "id": document.id,
+        "kind": document.kind,
+        "groups": dict(document.groups),
+        "image": document.images[0] if document.images else None,
+        "question": document.question,
+        "prompt": asked["prompt"],
+        "reference": reference if isinstance(reference, str) else list(reference),
+        "answer": asked["answer"],
+        "raw": asked["raw"],
+        "read": bool(asked["answer"].strip()) if score.read is None else score.read,
+        "score": float(score.scores[metric]),
+        "scores": {name: float(value) for name, value in score.scores.items()},
+    }
+    if score.parts:
+        row["parts"] = {name: [float(value) for value in values] for name, values in score.parts.items()}
+    return row | {"seconds": asked["seconds"], "stopped_by": asked["stopped_by"]}
+
+
+def summarise(metric: str, predictions: Sequence[Mapping[str, Any]], scored: Scored) -> dict[str, Any]:
+    """Average the scores over all documents, per kind and per group, and compute the metrics of the whole corpus.
+
+    The interval of a mean is Wilson's for scores that are 0 or 1 (Wilson 1927, doi 10.1080/01621459.1927.10502953),
+    else the normal approximation; that of a corpus metric is the percentile bootstrap over rows. All at 95 %.
+    """
+    scores = _scores(predictions, scored.notes)
+    groupings = dict.fromkeys(name for row in predictions for name in row["groups"])
     return {
         "metric": metric,
-        "n": len(scores),
-        "score": mean,
-        "stderr": stderr,
-        "interval": _interval(scores, mean, stderr),
-        "kinds": {kind: _kind(kind, predictions) for kind in kinds},
-        "stopped_by_length": sum(prediction["stopped_by"] == "length" for prediction in predictions),
-        "unread": sum(not prediction["answer"] for prediction in predictions),
+        "n": len(predictions),
+        **{name: scores[metric][name] for name in ("score", "stderr", "interval")},
+        "kinds": _groups(predictions, [row["kind"] for row in predictions]),
+        "groups": {name: _groups(predictions, [row["groups"].get(name) for row in predictions]) for name in groupings},
+        "scores": scores,
+        "counts": dict(scored.counts),
+        "warnings": list(scored.warnings),
+        "stopped_by_length": sum(row["stopped_by"] == "length" for row in predictions),
+        "unread": sum(not row["read"] for row in predictions),
     }
 
 
-def _kind(kind: str, predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    scores = [prediction["score"] for prediction in predictions if prediction["kind"] == kind]
-    return {"n": len(scores), "score": float(np.mean(scores))}
+def _scores(predictions: Sequence[Mapping[str, Any]], notes: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    corpus = dict.fromkeys(name for row in predictions for name in row.get("parts", {}))
+    for name in dict.fromkeys([*(name for row in predictions for name in row["scores"]), *corpus]):
+        if name in corpus:
+            found[name] = _of_corpus(name, [row["parts"][name] for row in predictions if name in row.get("parts", {})])
+        else:
+            found[name] = _of_mean(np.array([row["scores"][name] for row in predictions if name in row["scores"]]))
+        if name in notes:
+            found[name]["note"] = notes[name]
+    return found
+
+
+def _of_mean(scores: np.ndarray) -> dict[str, Any]:
+    mean, deviation = float(scores.mean()), float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
+    stderr = deviation / len(scores) ** 0.5
+    interval = _interval(scores, mean, stderr)
+    return {"score": mean, "stderr": stderr, "interval": interval, "n": len(scores), "aggregate": "mean"}
+
+
+def _of_corpus(name: str, rows: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Compute a corpus metric and, by drawing rows with replacement, its uncertainty; the seed is fixed."""
+    aggregate, random = AGGREGATES[name], np.random.default_rng(0)
+    parts, n = np.array(rows, dtype=np.float64), len(rows)
+    drawn = np.array([aggregate(parts[random.integers(0, n, n)]) for _ in range(RESAMPLES)])
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {
+        "score": aggregate(parts),
+        "stderr": float(drawn.std(ddof=1)),
+        "interval": [float(low), float(high)],
+        "n": n,
+        "aggregate": name,
+    }
+
+
+def _groups(predictions: Sequence[Mapping[str, Any]], names: Sequence[str | None]) -> dict[str, Any]:
+    """Average the main score of the rows of each name; rows without a name are in none."""
+    members: dict[str, list[float]] = {}
+    for row, name in zip(predictions, names, strict=True):
+        if name is not None:
+            members.setdefault(name, []).append(row["score"])
+    return {name: {"n": len(members[name]), "score": float(np.mean(members[name]))} for name in sorted(members)}
 
 
 def _interval(scores: np.ndarray, mean: float, stderr: float) -> list[float]:
     z = float(norm.ppf(0.975))
     if not np.isin(scores, (0.0, 1.0)).all():
-        return [mean - z * stderr, mean + z * stderr]
+        return [max(0.0, mean - z * stderr), mean + z * stderr]  # no score is negative
     n = len(scores)
     centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (mean * (1 - mean) / n + z * z / (4 * n * n)) ** 0.5

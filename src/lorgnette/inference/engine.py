@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from transformers import DynamicCache
 
-from lorgnette.data.rendering import Rendered
-from lorgnette.data.rows import Block, Layout, Pixels, Row, build_row
+from lorgnette.data.rendered import Rendered
+from lorgnette.data.rows import Layout, Pixels, build_row
+from lorgnette.inference.growth import Growth
 from lorgnette.models.forward import row_embeddings
-from lorgnette.models.loading import Llava
-
-PREFIX = -1
-"""Owner of a cached key that every question of its group sees."""
+from lorgnette.models.llava import Llava
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +72,17 @@ def generate(
     device = next(llava.core.parameters()).device
     row = build_row(prompts, pixels, llava.core.config.image_token_id).to(device)
     cache = DynamicCache()
-    questions, starts = _places(row)
-    logits = _forward(llava, cache, row_embeddings(llava.core, row, llava.scale), row.position_ids, row.layout, starts)
-    owner, group = _owners(row, questions)
-    position = torch.tensor([len(prompts[q].input_ids) for q in questions], device=device)
-    answers: dict[int, list[int]] = {q: [] for q in questions}
+    growth = Growth(row)
+    last = row.last_places[growth.questions]
+    embeddings = row_embeddings(llava.core, row, llava.scale, llava.soft_prompt)
+    logits = _forward(llava, cache, embeddings, row.position_ids, row.layout, last)
+    lengths = torch.tensor([len(prompt.input_ids) for prompt in prompts], device=device)
+    answers: list[list[int]] = [[] for _ in prompts]
     ended: set[int] = set()
-    alive = torch.tensor(questions, device=device)
-    group_of = {q: number for number, g in enumerate(row.groups) for q, _, _ in g.branches}
     for step in range(max_new_tokens):
         tokens = logits.argmax(-1)
         keep = []
-        for place, (question, token) in enumerate(zip(alive.tolist(), tokens.tolist(), strict=True)):
+        for place, (question, token) in enumerate(zip(growth.questions.tolist(), tokens.tolist(), strict=True)):
             if token in stop:
                 ended.add(question)
             else:
@@ -93,65 +90,34 @@ def generate(
                 keep.append(place)
         if not keep or step == max_new_tokens - 1:
             break
-        kept = torch.tensor(keep, device=device)
-        alive, position = alive[kept], position[kept]
-        groups_alive = torch.tensor([group_of[q] for q in alive.tolist()], device=device)
-        owner = torch.cat([owner, alive])
-        group = torch.cat([group, groups_alive])
-        layout = _decode_layout(alive, groups_alive, owner, group, int(position.max()) + 1)
-        embeddings = llava.core.get_input_embeddings()(tokens[kept])[None]
-        logits = _forward(llava, cache, embeddings, position[None], layout, slice(None))
-        position = position + 1
-    return [Generation(tuple(answers[q]), "end" if q in ended else "length") for q in range(len(prompts))]
+        if len(keep) < len(tokens):
+            kept = torch.tensor(keep, device=device)
+            growth.keep(kept)
+            tokens = tokens[kept]
+        positions = lengths[growth.questions] + step
+        layout = growth.step(int(positions.max()) + 1)
+        embeddings = llava.core.get_input_embeddings()(tokens)[None]
+        logits = _forward(llava, cache, embeddings, positions[None], layout, 0)
+    return [
+        Generation(tuple(answer), "end" if question in ended else "length") for question, answer in enumerate(answers)
+    ]
 
 
 def _forward(
-    llava: Llava, cache: DynamicCache, embeddings: torch.Tensor, positions: torch.Tensor, layout: Layout, keep: Any
+    llava: Llava,
+    cache: DynamicCache,
+    embeddings: torch.Tensor,
+    positions: torch.Tensor,
+    layout: Layout,
+    keep: torch.Tensor | int,
 ) -> torch.Tensor:
-    """Run the language model, growing the cache, and return logits at the kept places: (questions, V)."""
+    """Run the language model, growing the cache, and return logits at the kept places, all if 0: (questions, V)."""
     output = llava.model(
         inputs_embeds=embeddings,
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=keep if isinstance(keep, torch.Tensor) else 0,
+        logits_to_keep=keep,
         row_layout=layout,
     )
     return output.logits[0].float()  # type: ignore[no-any-return]
-
-
-def _places(row: Row) -> tuple[list[int], torch.Tensor]:
-    """Return the questions in the order of the row, and the place of each one's last token."""
-    branches = [branch for group in row.groups for branch in group.branches]
-    lasts = torch.tensor([stop - 1 for _, _, stop in branches], device=row.input_ids.device)
-    return [question for question, _, _ in branches], lasts
-
-
-def _owners(row: Row, questions: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tell for every cached key which question it belongs to (PREFIX: to all of its group), and its group's number."""
-    owner = torch.full((row.input_ids.shape[1],), PREFIX)
-    group = torch.empty_like(owner)
-    for number, placed in enumerate(row.groups):
-        group[placed.start : placed.stop] = number
-        for question, start, stop in placed.branches:
-            owner[start:stop] = question
-    return owner.to(row.input_ids.device), group.to(row.input_ids.device)
-
-
-def _decode_layout(
-    alive: torch.Tensor, groups_alive: torch.Tensor, owner: torch.Tensor, group: torch.Tensor, longest: int
-) -> Layout:
-    """Lay out one new token a question, which attends to its group's prefix and to its own keys.
-
-    Questions of a group stand next to each other, because the row was built by groups and answers only drop out.
-    """
-    blocks = []
-    numbers, counts = torch.unique_consecutive(groups_alive, return_counts=True)
-    first = 0
-    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-        keys = (group == number).nonzero().flatten()
-        owners = owner[keys]
-        mask = (owners == PREFIX) | (owners == alive[first : first + count, None])
-        blocks.append(Block(slice(first, first + count), keys, mask))
-        first += count
-    return Layout(tuple(blocks), longest)

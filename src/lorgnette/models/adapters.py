@@ -25,104 +25,177 @@ from torch import nn
 
 from lorgnette.errors import ModelError, RunError, nearest
 from lorgnette.models.loading import explained
-from lorgnette.models.trainable import PARTS, Mode, freeze_all_but, master_weights
+from lorgnette.models.soft_prompt import PROMPT_FOLDER, Whole, load_prompt, save_prompt
+from lorgnette.models.trainable import Mode, master_weights, part_of
 
 PROJECTOR = "multi_modal_projector"
 TRAINED = "trained.safetensors"
 
 
-def add_lora(model: nn.Module, modes: Mapping[str, Mode], settings: Mapping[str, Any]) -> Any:
-    """Put LoRA matrices into the parts whose mode is `lora` and a trained copy of the projector where it is `full`.
+def add_lora(
+    model: nn.Module,
+    modes: Mapping[str, Mode],
+    settings: Mapping[str, Any],
+    *,
+    tower: frozenset[str] | None = None,
+    keep_projector: bool = False,
+) -> Any:
+    """Put LoRA matrices into the parts whose mode is `lora`; parts whose mode is `full` train beside them.
+
+    A trained projector lies in PEFT's folder with the adapter. Other parts that train in full are trained in place and
+    lie beside it: PEFT would hold each of them twice in memory.
 
     Args:
         model: a `LlavaForConditionalGeneration`.
-        modes: part -> mode. A part beside LoRA can be `full` only if it is the projector.
-        settings: fields of `peft.LoraConfig`; `target_modules` are names of linear layers, or "all-linear".
+        modes: part -> mode; parts that are not named are frozen.
+        settings: fields of `peft.LoraConfig`; `target_modules` as in `lora_targets`.
+        tower: names of the vision tower's parameters that learn, see `tower_parameters_that_learn`; None for all.
+        keep_projector: a stage before trained the projector, so that it belongs in the folder also where it is frozen.
 
     Raises:
-        ModelError: if a target matches nothing, or another part than the projector is `full`.
+        ModelError: if a target matches nothing, or PEFT refuses the settings.
     """
-    full = [part for part, mode in modes.items() if mode == "full" and part != "projector"]
-    if full:
-        raise ModelError(f"{', '.join(full)}: full training beside LoRA is possible for the projector only.")
     wanted = dict(settings)
-    targets = target_pattern(model, modes, wanted.pop("target_modules", "all-linear"))
-    config = LoraConfig(
-        target_modules=targets,
-        modules_to_save=[PROJECTOR] if modes["projector"] == "full" else None,
-        **wanted,
-    )
-    freeze_all_but(model, dict.fromkeys(modes, "frozen"))
-    adapted = get_peft_model(model, config)
+    targets = lora_targets(model, modes, wanted.pop("target_modules", "all-linear"), tower)
+    mode = modes.get("projector", "frozen")
+    projector = mode == "full" or (keep_projector and mode == "frozen")
+    beside = dict(modes) | {"projector": "frozen"}
+    with explained("lora", "LoRA settings"):
+        config = LoraConfig(target_modules=targets, modules_to_save=[PROJECTOR] if projector else None, **wanted)
+        adapted = get_peft_model(model, config)
+    core = adapted.get_base_model()
+    for name, parameter in core.named_parameters():
+        if beside[part_of(name)] == "full" and (tower is None or part_of(name) != "vision_tower" or name in tower):
+            parameter.requires_grad_(True)
+        elif part_of(name) == "projector" and mode == "frozen":
+            parameter.requires_grad_(False)
     master_weights(adapted)
     return adapted
 
 
-def target_pattern(model: nn.Module, modes: Mapping[str, Mode], names: str | list[str]) -> str:
-    """Return a regular expression that matches exactly the linear layers that get LoRA, by their full paths.
+def lora_targets(
+    model: nn.Module, modes: Mapping[str, Mode], asked: str | list[str], tower: frozenset[str] | None = None
+) -> list[str]:
+    """Return the full paths of the linear layers that get LoRA.
+
+    PEFT matches names by their ends in the whole model, so `q_proj` alone would also hit the vision tower.
+
+    Args:
+        asked: ends of names, as in PEFT; or one regular expression over full paths; or "all-linear", which leaves out
+            the head as PEFT does.
 
     Raises:
-        ModelError: if a name matches no linear layer of a part.
+        ModelError: if a name matches no linear layer of the parts that get LoRA, or such a part gets none.
     """
-    patterns = []
-    for part, mode in modes.items():
-        if mode != "lora":
-            continue
-        linear = [
-            name.removeprefix(PARTS[part])
-            for name, module in model.named_modules()
-            if name.startswith(PARTS[part]) and isinstance(module, nn.Linear)
-        ]
-        last_names = sorted({name.rpartition(".")[2] for name in linear})
-        asked = last_names if names == "all-linear" else [names] if isinstance(names, str) else names
-        unknown = [name for name in asked if name not in last_names]
-        if unknown:
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    linear: dict[str, list[str]] = {part: [] for part, mode in modes.items() if mode == "lora"}
+    for name, module in model.named_modules():
+        inside = module is not head or asked != "all-linear"
+        learns = tower is None or part_of(name) != "vision_tower" or f"{name}.weight" in tower
+        if isinstance(module, nn.Linear) and inside and part_of(name) in linear and learns:
+            linear[part_of(name)].append(name)
+    everything = [name for names in linear.values() for name in names]
+    if asked == "all-linear":
+        return everything
+    known = sorted({name.rpartition(".")[2] for name in everything})
+    for each in () if isinstance(asked, str) else asked:
+        if not any(_matches(name, [each]) for name in everything):
             raise ModelError(
-                f"lora.target_modules: {part} has no linear layer '{unknown[0]}'. Allowed: {', '.join(last_names)}."
-                f"{nearest(unknown[0], last_names)}"
+                f"lora.target_modules: no linear layer of {' and '.join(linear)} is called '{each}'. Allowed: "
+                f"{', '.join(known)}.{nearest(each, known)}"
             )
-        patterns.append(rf"{re.escape(PARTS[part])}(.*\.)?({'|'.join(re.escape(name) for name in asked)})")
-    return "|".join(patterns)
+    if isinstance(asked, str) and not any(_matches(name, asked) for name in everything):
+        raise ModelError(
+            f"lora.target_modules: the expression '{asked}' matches no full path, such as {everything[0]}. Ends of "
+            f"names are given as a list: [{(nearest(asked, known) and asked) or known[0]}]."
+        )
+    chosen = {part: [name for name in names if _matches(name, asked)] for part, names in linear.items()}
+    for part, names in chosen.items():
+        if not names:
+            own = sorted({name.rpartition(".")[2] for name in linear[part]})
+            raise ModelError(f"lora.target_modules: none of them is in {part}. It has: {', '.join(own)}.")
+    if head is not None and any(model.get_submodule(name) is head for name in chosen.get("language_model", [])):
+        embedding = model.get_input_embeddings()  # type: ignore[operator]
+        if head.weight is embedding.weight:
+            raise ModelError("lora.target_modules: the head is tied to the embeddings; LoRA on it cannot be merged.")
+    return [name for names in chosen.values() for name in names]
+
+
+def _matches(name: str, asked: str | list[str]) -> bool:
+    if isinstance(asked, str):
+        return re.fullmatch(asked, name) is not None
+    return any(name == each or name.endswith(f".{each}") for each in asked)
 
 
 def save_trained(model: Any, folder: Path) -> None:
-    """Write what was trained: a PEFT folder where there is LoRA, else `trained.safetensors`."""
+    """Write what was trained.
+
+    With LoRA a PEFT folder, and `trained.safetensors` beside it for parts other than the projector that were trained in
+    full; without LoRA only that file; a soft prompt as a PEFT folder of its own in `prompt/`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, Whole):
+        if model.prompt is not None:
+            save_prompt(model.prompt, folder / PROMPT_FOLDER)
+        model = model.model
     if isinstance(model, PeftModel):
         model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-    save_file(tensors, folder / TRAINED, metadata={"format": "pt"})
+    if tensors := _trained_in_place(model):
+        save_file(
+            {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+            folder / TRAINED,
+            metadata={"format": "pt"},
+        )
+
+
+def _trained_in_place(model: Any) -> dict[str, nn.Parameter]:
+    """Return the trained parameters that PEFT does not write, by their names in the LLaVA."""
+    held: set[int] = set()
+    core = model
+    if isinstance(model, PeftModel):
+        held = {tensor.data_ptr() for tensor in get_peft_model_state_dict(model).values()}
+        core = model.get_base_model()
+    return {name: p for name, p in core.named_parameters() if p.requires_grad and p.data_ptr() not in held}
 
 
 def load_trained(model: Any, folder: Path) -> None:
     """Read back what `save_trained` wrote into a model that trains the same things.
 
     Raises:
-        ModelError: if tensors are missing, left over or of another shape, or the file is truncated.
+        ModelError: if tensors are missing, left over or of another shape, or a file is truncated.
     """
+    if isinstance(model, Whole):
+        if model.prompt is not None:
+            load_prompt(model.prompt, folder / PROMPT_FOLDER)
+        model = model.model
     with explained(str(folder), "trained weights"):
         if isinstance(model, PeftModel):
             saved = load_peft_weights(str(folder), device="cpu")
-            expected = {name: value.shape for name, value in get_peft_model_state_dict(model).items()}
-        else:
+            require_same_tensors(folder, saved, get_peft_model_state_dict(model))
+            set_peft_model_state_dict(model, saved)
+        in_place = _trained_in_place(model)
+        if in_place or (folder / TRAINED).exists():
             saved = load_file(folder / TRAINED)
-            expected = {name: p.shape for name, p in model.named_parameters() if name in saved}
-    found = {name: value.shape for name, value in saved.items()}
-    if found != expected:
-        different = sorted(set(found.items()) ^ set(expected.items()))
+            require_same_tensors(folder, saved, in_place)
+            with torch.no_grad():
+                for name, value in saved.items():
+                    in_place[name].copy_(value)
+
+
+def require_same_tensors(folder: Path, saved: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    """Refuse tensors that are missing, left over or of another shape.
+
+    Raises:
+        ModelError: naming the first one.
+    """
+    found = {(name, value.shape) for name, value in saved.items()}
+    wanted = {(name, value.shape) for name, value in expected.items()}
+    if different := sorted(found ^ wanted):
         raise ModelError(
             f"{folder}: {len(different)} trained tensors do not fit the model, first {different[0][0]}. Next: check "
             "that it was trained on this base with this recipe."
         )
-    if isinstance(model, PeftModel):
-        set_peft_model_state_dict(model, saved)
-        return
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, value in saved.items():
-            parameters[name].copy_(value)
 
 
 def merge(adapted: Any) -> Any:

@@ -23,7 +23,9 @@ from transformers import (
 from lorgnette.data.sample import IMAGE_TAG
 from lorgnette.data.templates import TEMPLATES, chat_template
 from lorgnette.errors import ModelError
-from lorgnette.models.loading import Llava, bind, explained, image_tokens_of, load_config, require_clean_load
+from lorgnette.models.gemma import pin_activation
+from lorgnette.models.llava import Llava
+from lorgnette.models.loading import bind, explained, image_tokens_of, load_config, require_clean_load
 
 STARTER = "starter:"
 STARTER_MODELS = ("vision-tower", "language-model")
@@ -39,6 +41,7 @@ def assemble(
     template: str | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    meta: bool = False,
 ) -> Llava:
     """Put a LLaVA together; all tensors but the projector's and the new image token's are the given models' own.
 
@@ -51,20 +54,21 @@ def assemble(
         image_size: side in pixels that images are brought to; None for the tower's own.
         template: named chat template; None for the tokenizer's own.
         seed: of the projector's and the image token's initial values.
+        meta: only the shapes, on the meta device; no weights are read.
 
     Raises:
         ModelError: if a part cannot be loaded, or the two do not go together.
     """
-    tower, image_processor = _load_tower(located(vision_tower), image_size, dtype)
-    language, tokenizer = _load_language_model(located(language_model), template, dtype)
+    tower, image_processor = load_tower(located(vision_tower), image_size, dtype, meta=meta)
+    language, tokenizer = _load_language_model(located(language_model), template, dtype, meta)
     image_token_id = add_image_token(tokenizer)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.device("meta" if meta else "cpu"):
         torch.manual_seed(seed)
         if len(tokenizer) > language.get_input_embeddings().num_embeddings:
             # new rows are drawn around the mean of the old ones; multiples of 64 are what tensor cores want
-            language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=True)
+            language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=not meta)
         model = _compose(tower, language, image_token_id, vision_feature_layer)
-    strategy = vision_feature_select_strategy or feature_strategy(model, image_processor, vision_tower)
+    strategy = vision_feature_select_strategy or _strategy(model, image_processor, vision_tower)
     model.config.vision_feature_select_strategy = strategy
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -93,39 +97,40 @@ def add_image_token(tokenizer: Any) -> int:
     return int(tokenizer.convert_tokens_to_ids(IMAGE_TAG))
 
 
-def vision_config_of(config: Any) -> Any:
-    """Return the configuration of a tower; a two-sided model (CLIP, SigLIP) carries it inside."""
-    return (config.to_dict().get("vision_config") and config.vision_config) or config
+def load_tower(source: str, image_size: int | None, dtype: torch.dtype | str, *, meta: bool = False) -> tuple[Any, Any]:
+    """Load a vision tower and its image processor.
 
+    Args:
+        image_size: side in pixels that images are brought to; None for the tower's own.
+        dtype: of the weights; "auto" keeps that of the file.
+        meta: only the shapes, on the meta device.
 
-def composed_config(vision: Any, text: Any, image_token_id: int, layer: int | Sequence[int]) -> LlavaConfig:
-    """Return the configuration of a LLaVA made of two models."""
-    return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=image_token_id,
-        vision_feature_layer=layer if isinstance(layer, int) else list(layer),
-        projector_hidden_act="gelu",
-        tie_word_embeddings=text.tie_word_embeddings,
-    )
-
-
-def _load_tower(source: str, image_size: int | None, dtype: torch.dtype) -> tuple[Any, Any]:
+    Raises:
+        ModelError: if it cannot be loaded, or tensors are missing or left over.
+    """
     config = load_config(source)
-    vision_config = vision_config_of(config)
+    # a two-sided model (CLIP, SigLIP) carries its tower's configuration inside
+    vision_config = (config.to_dict().get("vision_config") and config.vision_config) or config
     two_sided = vision_config is not config
     with explained(source, "vision tower"):
-        tower_class = type(AutoModel.from_config(vision_config)) if two_sided else AutoModel
-        tower, report = tower_class.from_pretrained(source, config=vision_config, dtype=dtype, output_loading_info=True)
+        with torch.device("meta"):
+            shapes = AutoModel.from_config(vision_config)
+        tower, report = shapes, None
+        if not meta:
+            tower_class = type(shapes) if two_sided else AutoModel
+            tower, report = tower_class.from_pretrained(
+                source, config=vision_config, dtype=dtype, output_loading_info=True
+            )
         image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     other_side = ("text_model.", "text_projection.", "visual_projection.", "logit_scale", "logit_bias")
-    require_clean_load(source, report, other_side if two_sided else ())
+    if report is not None:
+        require_clean_load(source, report, other_side if two_sided else ())
     if image_size is not None:
-        set_image_size(image_processor, image_size)
+        _set_image_size(image_processor, image_size)
     return tower, image_processor
 
 
-def set_image_size(image_processor: Any, side: int) -> None:
+def _set_image_size(image_processor: Any, side: int) -> None:
     """Let an image processor give squares of this side in pixels."""
     if "shortest_edge" in dict(image_processor.size):
         image_processor.size = {"shortest_edge": side}
@@ -134,13 +139,18 @@ def set_image_size(image_processor: Any, side: int) -> None:
         image_processor.size = {"height": side, "width": side}
 
 
-def _load_language_model(source: str, template: str | None, dtype: torch.dtype) -> tuple[Any, Any]:
-    load_config(source)
+def _load_language_model(source: str, template: str | None, dtype: torch.dtype, meta: bool) -> tuple[Any, Any]:
+    config = load_config(source)
+    pin_activation(config)
     with explained(source, "language model"):
-        language, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, output_loading_info=True, trust_remote_code=False
-        )
-    require_clean_load(source, report)
+        if meta:
+            with torch.device("meta"):
+                language = AutoModelForCausalLM.from_config(config)
+        else:
+            language, report = AutoModelForCausalLM.from_pretrained(
+                source, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=False
+            )
+            require_clean_load(source, report)
     return language, load_tokenizer(source, template)
 
 
@@ -162,7 +172,7 @@ def load_tokenizer(source: str, template: str | None) -> Any:
     return tokenizer
 
 
-def feature_strategy(model: Any, image_processor: Any, source: str) -> str:
+def _strategy(model: Any, image_processor: Any, source: str) -> str:
     """Decide by running the tower: tokens beyond the patch grid mean that a class token stands in front."""
     model.config.vision_feature_select_strategy = "full"
     tokens, (height, width) = image_tokens_of(model, image_processor, source)
@@ -171,7 +181,14 @@ def feature_strategy(model: Any, image_processor: Any, source: str) -> str:
 
 
 def _compose(tower: Any, language: Any, image_token_id: int, layer: int | Sequence[int]) -> Any:
-    config = composed_config(tower.config, language.config, image_token_id, layer)
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=language.config,
+        image_token_index=image_token_id,
+        vision_feature_layer=layer if isinstance(layer, int) else list(layer),
+        projector_hidden_act="gelu",
+        tie_word_embeddings=language.config.tie_word_embeddings,
+    )
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(tower.state_dict(), strict=True)
     model.model.language_model.load_state_dict(language.get_decoder().state_dict(), strict=True)

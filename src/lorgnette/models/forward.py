@@ -17,6 +17,7 @@ from torch import nn
 from lorgnette.data.rows import Row
 from lorgnette.errors import ModelError
 from lorgnette.models.attention import ROWS
+from lorgnette.models.soft_prompt import SoftPrompt
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,25 @@ def image_features(model: Any, pixel_values: torch.Tensor, scale: PixelScale) ->
     projector = model.model.multi_modal_projector
     tower = next(model.model.vision_tower.parameters())
     features = tower_features(model, scale.normalise(pixel_values.to(tower.device)).to(tower.dtype))
-    return projector(features.to(next(projector.parameters()).dtype))  # type: ignore[no-any-return]
+    return projector(features.to(_dtype_at_work(projector)))  # type: ignore[no-any-return]
 
 
-def row_embeddings(model: Any, row: Row, scale: PixelScale) -> torch.Tensor:
-    """Embed a row's tokens and put image features where its image tokens stand: (1, T, D).
+def _dtype_at_work(module: nn.Module) -> torch.dtype:
+    """Return the dtype that a module computes in; PEFT keeps an untrained original in front of the trained copy."""
+    *_, last = module.parameters()
+    return last.dtype
+
+
+def row_embeddings(model: Any, row: Row, scale: PixelScale, prompt: SoftPrompt | None = None) -> torch.Tensor:
+    """Embed a row's tokens; put the soft prompt and image features where their tokens stand: (1, T, D).
 
     Raises:
         ModelError: if image tokens and image features differ in number.
     """
     embedding: nn.Module = model.get_input_embeddings()
-    embeddings: torch.Tensor = embedding(row.input_ids)
+    embeddings: torch.Tensor = embedding(row.input_ids if prompt is None else row.input_ids.clamp(min=0))
+    if prompt is not None:
+        embeddings = prompt.fill(row.input_ids, embeddings)
     if row.pixel_values is None:
         return embeddings
     features = image_features(model, row.pixel_values, scale)[row.image_order].flatten(0, 1)  # (M * N, D)
@@ -100,17 +109,23 @@ def row_embeddings(model: Any, row: Row, scale: PixelScale) -> torch.Tensor:
 
 
 def row_logits(
-    model: Any, llava: Any, row: Row, scale: PixelScale, positions: torch.Tensor | None = None
+    model: Any,
+    llava: Any,
+    row: Row,
+    scale: PixelScale,
+    positions: torch.Tensor | None = None,
+    prompt: SoftPrompt | None = None,
 ) -> torch.Tensor:
     """Compute logits at the labelled positions of a row, or at `positions`: (L, V).
 
     Args:
         model: what to call; the LLaVA itself or a wrapper around it (PEFT, DistributedDataParallel).
         llava: the `LlavaForConditionalGeneration` inside.
+        prompt: the soft prompt whose ids the row holds.
     """
     # use_cache=False: a live cache would make transformers think of generation (facts: it drops block masks)
     output = model(
-        inputs_embeds=row_embeddings(llava, row, scale),
+        inputs_embeds=row_embeddings(llava, row, scale, prompt),
         position_ids=row.position_ids,
         use_cache=False,
         logits_to_keep=row.label_positions if positions is None else positions,

@@ -8,89 +8,99 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedConfig,
+)
 
-from lorgnette.data.templates import TEMPLATES, ChatTemplate, chat_template
-from lorgnette.errors import LorgnetteError, ModelError, nearest
+from lorgnette.data.templates import TEMPLATES, chat_template
+from lorgnette.errors import InputError, LorgnetteError, ModelError, nearest
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
+from lorgnette.models.gemma import correct_projector, pin_activation
+from lorgnette.models.llava import Llava, blank_image
+from lorgnette.models.quantization import four_bit, hold_to_plan
+from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Llava:
-    """A LLaVA with all that is needed to feed it.
+def dtype_of(name: str) -> torch.dtype:
+    """Return a dtype by its name.
 
-    Attributes:
-        model: `LlavaForConditionalGeneration`, or PEFT around it.
-        processor: `LlavaProcessor`.
-        image_tokens: tokens an image, measured by running the tower once.
-        scale: how bytes become the tower's input.
-        source: folder or hub name it came from.
+    Raises:
+        InputError: if there is none of that name here.
     """
-
-    model: Any
-    processor: Any
-    image_tokens: int
-    scale: PixelScale
-    source: str
-
-    @property
-    def tokenizer(self) -> Any:
-        """Return the processor's tokenizer."""
-        return self.processor.tokenizer
-
-    @property
-    def core(self) -> Any:
-        """Return the `LlavaForConditionalGeneration` itself, inside PEFT or not."""
-        return self.model if isinstance(self.model, LlavaForConditionalGeneration) else self.model.get_base_model()
-
-    @property
-    def image_token_id(self) -> int:
-        """Return the id that stands for one image token."""
-        return int(self.core.config.image_token_id)
-
-    def template(self, name: str | None = None) -> ChatTemplate:
-        """Bind the model's own chat template, or a named one."""
-        return chat_template(self.tokenizer, name)
+    if name not in DTYPES:
+        raise InputError(f"dtype {name}: Allowed: {', '.join(DTYPES)}.{nearest(name, DTYPES)}")
+    return DTYPES[name]
 
 
-def load_llava(source: str, dtype: torch.dtype | str = "auto", template: str | None = None) -> Llava:
-    """Load a LLaVA strictly.
+def load_llava(
+    source: str,
+    dtype: torch.dtype | str = "auto",
+    template: str | None = None,
+    quantization: Mapping[str, Any] | None = None,
+    *,
+    meta: bool = False,
+) -> Llava:
+    """Load a LLaVA strictly, with the soft prompt that its folder may hold.
 
     Args:
         source: folder or hub name.
         dtype: of the weights; "auto" keeps that of the file.
         template: a named chat template that replaces the tokenizer's own.
+        quantization: how the language model's linear layers are held in 4 bits, see `models/quantization.py`.
+        meta: only the shapes, on the meta device; no weights are read.
 
     Raises:
         ModelError: if the folder is missing, incomplete, truncated, or holds something else.
+        MissingExtra: if it is to be quantized and bitsandbytes is not installed.
     """
     config = load_config(source)
-    if config.model_type != "llava" or "mm_vision_tower" in config.to_dict():
+    if config.model_type != "llava":
         raise ModelError(
-            f"{source}: this is a '{config.model_type}' model"
-            f"{' in the layout of the original LLaVA' if 'mm_vision_tower' in config.to_dict() else ''}. "
-            "Allowed: a Hugging Face LLaVA (model_type llava). Next: put one together with model.build in a recipe."
+            f"{source}: this is a '{config.model_type}' model. Allowed: a Hugging Face LLaVA (model_type llava). Next: "
+            "put one together with model.build in a recipe."
         )
+    pin_activation(config.text_config)
     with explained(source, "model"):
-        model, report = LlavaForConditionalGeneration.from_pretrained(source, dtype=dtype, output_loading_info=True)
-    require_clean_load(source, report)
+        if meta:
+            with torch.device("meta"):
+                model = LlavaForConditionalGeneration(config)
+        else:
+            model, report = LlavaForConditionalGeneration.from_pretrained(
+                source,
+                config=config,
+                dtype=dtype,
+                quantization_config=None if quantization is None else four_bit(quantization),
+                output_loading_info=True,
+            )
+            require_clean_load(source, report)
+    if quantization is not None and not meta:
+        hold_to_plan(model)
+    if not meta:
+        correct_projector(model, source)
     with explained(source, "processor"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     if template is not None:
         chat_template(tokenizer, template)  # refuses a template that this tokenizer cannot end
         tokenizer.chat_template = TEMPLATES[template].jinja
-    return bind(model.eval(), tokenizer, image_processor, source)
+    llava = replace(bind(model.eval(), tokenizer, image_processor, source), quantization=quantization)
+    prompt = Path(source) / PROMPT_FOLDER
+    return replace(llava, soft_prompt=read_prompt(model, prompt)) if prompt.is_dir() else llava
 
 
 def bind(model: Any, tokenizer: Any, image_processor: Any, source: str) -> Llava:
@@ -116,9 +126,8 @@ def image_tokens_of(model: Any, image_processor: Any, source: str) -> tuple[int,
     Raises:
         ModelError: if the tower refuses images of this size.
     """
-    blank = image_processor(np.zeros((64, 64, 3), np.uint8), do_rescale=False, do_normalize=False, return_tensors="pt")
     tower = next(model.model.vision_tower.parameters())
-    pixels = PixelScale.of(image_processor).normalise(blank["pixel_values"]).to(tower.device, tower.dtype)
+    pixels = PixelScale.of(image_processor).normalise(blank_image(image_processor)).to(tower.device, tower.dtype)
     height, width = pixels.shape[-2:]
     try:
         with torch.no_grad():
@@ -159,6 +168,16 @@ def load_config(source: str) -> Any:
             "Face model folder. Next: point to the folder that holds config.json and the safetensors files."
         )
     with explained(source, "config.json"):
+        content, _ = PreTrainedConfig.get_config_dict(source)
+        for holds, what in (
+            ("mm_vision_tower" in content, "a model in the layout of the original LLaVA"),
+            (content.get("model_type") == "internlm2", "InternLM2, which needs code from its folder"),
+        ):
+            if holds:
+                raise ModelError(
+                    f"{source}: this is {what}. Allowed: what transformers knows by itself. Next: lorgnette model "
+                    f"convert {source} OUTPUT --to hf"
+                )
         return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
@@ -207,16 +226,33 @@ def fingerprint(source: str | Path) -> str:
     """Hash what decides a local model's answers: its configuration, tokenizer and weights. Hub names stay names.
 
     Returns:
-        "sha256:..." over the names and contents of the folder's files, or "hub:NAME".
+        "sha256:..." over the names and contents of the folder's files (or of the one file), or "hub:NAME".
     """
     path = Path(source)
-    if not path.is_dir():
+    if not path.exists():
         return f"hub:{source}"
+    files = (
+        [path]
+        if path.is_file()
+        else [
+            file
+            for file in (*sorted(path.iterdir()), *sorted((path / PROMPT_FOLDER).glob("*")))
+            if file.suffix in {".json", ".safetensors", ".jinja", ".model"} and file.name != "lorgnette.json"
+        ]
+    )
+    # 14 GB take a minute to read; the state that the system keeps of each file tells whether they must be read again
+    return _hash_of(
+        path.parent if path.is_file() else path,
+        tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
+    )
+
+
+@lru_cache(maxsize=32)
+def _hash_of(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        if file.suffix in {".json", ".safetensors", ".jinja", ".model"} and file.name != "lorgnette.json":
-            digest.update(json.dumps([file.name, file.stat().st_size]).encode())
-            with file.open("rb") as stream:
-                while chunk := stream.read(1 << 22):
-                    digest.update(chunk)
+    for file, size, _ in files:
+        digest.update(json.dumps([str(file.relative_to(folder)), size]).encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
     return f"sha256:{digest.hexdigest()}"

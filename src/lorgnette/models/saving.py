@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lorgnette.data.templates import stop_ids
-from lorgnette.models.loading import Llava
+from lorgnette.models.llava import Llava
+from lorgnette.models.soft_prompt import PROMPT_FOLDER, save_prompt
 from lorgnette.run import whole_folder
 
 NESTED_TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -25,39 +26,59 @@ NESTED_TOWERS = ("clip_vision_model", "siglip_vision_model")
 
 def save_llava(llava: Llava, folder: Path, record: dict[str, Any], max_shard_size: str = "4GB") -> None:
     """Write model, processor and `lorgnette.json` (what the folder is and where it came from), whole or not at all."""
-    model = llava.core
-    model.generation_config.eos_token_id = sorted(stop_ids(llava.template()))
-    # sampling settings of the language model's own file; answers are measured greedily, and 5.x refuses to save a mix
-    model.generation_config.do_sample = False
-    for name in ("temperature", "top_p", "top_k"):
-        setattr(model.generation_config, name, None)
+    finish_generation(llava)
     with whole_folder(folder) as unfinished:
-        model.save_pretrained(unfinished, max_shard_size=max_shard_size)
-        llava.processor.save_pretrained(unfinished)
-        # transformers 5 keeps it inside processor_config.json only; 4.57 looks for a file of its own
-        llava.processor.image_processor.save_pretrained(unfinished)
-        _finish_config(unfinished / "config.json")
-        _name_tokenizer_for_both(unfinished / "tokenizer_config.json")
-        if model.config.vision_config.model_type in NESTED_TOWERS:
+        llava.core.save_pretrained(unfinished, max_shard_size=max_shard_size)
+        if llava.core.config.vision_config.model_type in NESTED_TOWERS:
             _rename_tensors(unfinished)
-        (unfinished / "lorgnette.json").write_text(json.dumps(record, indent=2, ensure_ascii=False))
+        write_beside_weights(llava, unfinished, record)
 
 
-def _finish_config(file: Path) -> None:
-    """Write the rotary settings as 4.57 spells them too; without `rope_theta` it would take 10,000 and say nothing."""
+def finish_generation(llava: Llava) -> None:
+    """Set how the finished model answers: it stops where its template ends an answer, and takes the likeliest token."""
+    generation = llava.core.generation_config
+    generation.eos_token_id = sorted(stop_ids(llava.template()))
+    # sampling settings of the language model's own file; answers are measured greedily, and 5.x refuses to save a mix
+    generation.do_sample = False
+    for name in ("temperature", "top_p", "top_k"):
+        setattr(generation, name, None)
+
+
+def write_beside_weights(llava: Llava, folder: Path, record: dict[str, Any], version: str | None = None) -> None:
+    """Write processor and `lorgnette.json` beside weights and config.json, and spell all so that 4.57 reads it too.
+
+    Args:
+        version: of transformers that the weights are meant for, where it is not the installed one.
+    """
+    llava.processor.save_pretrained(folder)
+    # transformers 5 keeps it inside processor_config.json only; 4.57 looks for a file of its own
+    llava.processor.image_processor.save_pretrained(folder)
+    _finish_config(folder / "config.json", version)
+    name_tokenizer_for_both(folder / "tokenizer_config.json")
+    if llava.soft_prompt is not None:
+        save_prompt(llava.soft_prompt, folder / PROMPT_FOLDER)
+    (folder / "lorgnette.json").write_text(json.dumps(record, indent=2, ensure_ascii=False))
+
+
+def _finish_config(file: Path, version: str | None) -> None:
     content = json.loads(file.read_text())
     content.pop("use_cache", None)  # the trainer switches it off; a finished model is to generate with its cache
-    rope = content["text_config"].get("rope_parameters")
+    spell_rotary(content["text_config"])
+    if version is not None:
+        content["transformers_version"] = version
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def spell_rotary(text_config: dict[str, Any]) -> None:
+    """Write the rotary settings as 4.57 spells them too; without `rope_theta` it would take 10,000 and say nothing."""
+    rope = text_config.get("rope_parameters")
     if isinstance(rope, dict) and "rope_theta" in rope:
-        content["text_config"]["rope_theta"] = rope["rope_theta"]
+        text_config["rope_theta"] = rope["rope_theta"]
         if rope.get("rope_type", "default") != "default":
-            content["text_config"]["rope_scaling"] = {
-                name: value for name, value in rope.items() if name != "rope_theta"
-            }
-        file.write_text(json.dumps(content, indent=2, ensure_ascii=False))
+            text_config["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}
 
 
-def _name_tokenizer_for_both(file: Path) -> None:
+def name_tokenizer_for_both(file: Path) -> None:
     """Name the tokenizer's class as 4.57 knows it; version 5 reads that name too."""
     content = json.loads(file.read_text())
     if content.get("tokenizer_class") == "TokenizersBackend":

@@ -51,16 +51,29 @@ TRAINING_SET_BY_US = {
     "hub_revision": _HUB,
 }
 
-LORA_SET_BY_US = {
-    "modules_to_save": "set a part to `full` in `train`; its weights are saved with the adapter",
+_PEFT_SET_BY_US = {
     "task_type": "it follows from the model",
-    "peft_type": "it is LoRA",
+    "peft_type": "it follows from the section",
     "auto_mapping": "it follows from the model",
     "peft_version": "PEFT writes it",
     "base_model_name_or_path": "use `model` at the top of the recipe",
     "revision": "use `model` at the top of the recipe",
     "inference_mode": "Lorgnette sets it when it loads",
 }
+LORA_SET_BY_US = _PEFT_SET_BY_US | {
+    "modules_to_save": "set a part to `full` in `train`; its weights are saved with the adapter",
+}
+PROMPT_TUNING_SET_BY_US = _PEFT_SET_BY_US | dict.fromkeys(
+    (
+        "token_dim",
+        "num_layers",
+        "num_attention_heads",
+        "num_transformer_submodules",
+        "tokenizer_name_or_path",
+        "modules_to_save",
+    ),
+    "it follows from the model",
+)
 
 _PLAIN_TYPES: dict[Any, Any] = {
     **{simple: simple for simple in (int, float, bool, str, type(None))},
@@ -85,8 +98,9 @@ TRAINING_TYPES: dict[str, Any] = {
 LORA_TYPES: dict[str, Any] = {
     "r": _COUNT,
     "lora_dropout": Annotated[float, Field(ge=0, lt=1)],
-    "target_modules": Annotated[list[str], Field(min_length=1)] | Literal["all-linear"],
+    "target_modules": Annotated[list[str], Field(min_length=1)] | str,
 }
+PROMPT_TUNING_TYPES: dict[str, Any] = {"num_virtual_tokens": _COUNT}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +128,14 @@ def lora_fields() -> Fields:
     from peft import LoraConfig  # noqa: PLC0415  (seconds, as above)
 
     return _fields_of(LoraConfig, "peft.LoraConfig", LORA_SET_BY_US, LORA_TYPES)
+
+
+@functools.cache
+def prompt_tuning_fields() -> Fields:
+    """Return the fields of `peft.PromptTuningConfig`."""
+    from peft import PromptTuningConfig  # noqa: PLC0415  (seconds, as above)
+
+    return _fields_of(PromptTuningConfig, "peft.PromptTuningConfig", PROMPT_TUNING_SET_BY_US, PROMPT_TUNING_TYPES)
 
 
 def check_fields(values: dict[str, Any], fields: Fields) -> None:

@@ -8,67 +8,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lorgnette.recipe.fields import (
     Found,
     check_fields,
     fields_schema,
     lora_fields,
+    prompt_tuning_fields,
     raise_all,
     training_fields,
 )
+from lorgnette.recipe.model import Count, Model, Rate, Section, Text
 
 Mode = Literal["frozen", "lora", "full"]
-Text = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0)]
 
 STAGE_FOLDERS_TAKEN = ("base", "baseline", "merged", "evaluation")
 """Folders that a run makes for itself; a stage's folder has the stage's name."""
-
-
-class Section(BaseModel):
-    """Refuse unknown fields, converted types and later changes; only lists are converted, to tuples."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-class Build(Section):
-    """A new LLaVA from two models that have never met; the projector between them starts untrained."""
-
-    vision_tower: Text
-    """The model that sees: a folder, a hub name, or `starter:vision-tower`."""
-    language_model: Text
-    """The model that speaks: a folder, a hub name, or `starter:language-model`."""
-    vision_feature_layer: int | Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = -2
-    """The layer of the tower whose output is projected (-1 is the last); a list joins several layers."""
-    vision_feature_select_strategy: Literal["default", "full"] | None = None
-    """`default` leaves out the class token, `full` keeps all tokens; null: `default` if the tower has one."""
-    image_size: Count | None = None
-    """The side in pixels of the square that the image processor gives; null: the tower's own."""
-
-
-class Model(Section):
-    """The model to start from: exactly one of `base` and `build`."""
-
-    base: Text | None = None
-    """A finished LLaVA: a folder or a hub name."""
-    build: Build | None = None
-    """The two models of a new LLaVA."""
-    chat_template: Text | None = None
-    """How turns become text, by name: vicuna_v1, llava_v1, plain, chatml...; null: the tokenizer's own."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """In which dtype frozen weights are held. Weights that train are float32 in any case."""
-
-    @model_validator(mode="after")
-    def _base_or_build(self) -> Self:
-        if (self.base is None) == (self.build is None):
-            got = "neither is given" if self.base is None else "both are given"
-            raise_all("Model", [((), None, f"needs exactly one of base and build; {got}")])
-        return self
 
 
 class Source(Section):
@@ -82,7 +38,7 @@ class Source(Section):
     """Which part of the set is read; null where the source has no parts."""
     images: Text | None = None
     """The folder of its images, or `coco:FOLDER` (docs/data.md); null: beside the data, or inside it."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Options of the reader, by name; docs/data.md has them."""
     limit: Count | None = None
     """At most so many samples; null: all."""
@@ -95,16 +51,27 @@ class Parts(Section):
 
     vision_tower: Mode = "frozen"
     """`frozen`, `lora` (small matrices beside frozen weights) or `full` (all its weights)."""
-    projector: Literal["frozen", "full"] = "frozen"
-    """`frozen` or `full`; the projector is too small for LoRA to save anything."""
+    projector: Mode = "frozen"
+    """`frozen`, `lora` or `full`; it is small, so `full` costs little."""
     language_model: Mode = "frozen"
     """`frozen`, `lora` or `full`."""
+    last_layers: Count | None = None
+    """Of the vision tower only the last so many layers learn, counted back from the projected one; null: all."""
+
+    @property
+    def modes(self) -> dict[str, Mode]:
+        """Return part -> mode."""
+        return {
+            "vision_tower": self.vision_tower,
+            "projector": self.projector,
+            "language_model": self.language_model,
+        }
 
     @model_validator(mode="after")
-    def _something_trains(self) -> Self:
-        if set(self.model_dump().values()) == {"frozen"}:
-            why = "every part is frozen, so nothing would train; set one to lora or full"
-            raise_all("Parts", [((), None, why)])
+    def _last_layers_train(self) -> Self:
+        if self.last_layers is not None and self.vision_tower == "frozen":
+            why = "is given, but vision_tower is frozen; set it to lora or full, or leave last_layers out"
+            raise_all("Parts", [(("last_layers",), self.last_layers, why)])
         return self
 
 
@@ -117,6 +84,8 @@ class LearningRates(Section):
     """The highest learning rate of the projector."""
     language_model: Rate | None = None
     """The highest learning rate of the language model."""
+    soft_prompt: Rate | None = None
+    """The highest learning rate of the soft prompt; it wants a larger one than weights do."""
 
 
 class Stage(Section):
@@ -130,8 +99,12 @@ class Stage(Section):
     """What the loss is measured on while it trains; never learned from."""
     train: Parts
     """What happens to each part of the model."""
+    init_projector: Text | None = None
+    """A projector alone to start from: mm_projector.bin of LLaVA, a .pth of XTuner, or a folder of `model convert`."""
     lora: dict[str, Any] | None = None
     """Any field of peft.LoraConfig; given if and only if a part trains as `lora`."""
+    prompt_tuning: dict[str, Any] | None = None
+    """Train a soft prompt in front of every sample, alone or beside `lora`: any field of peft.PromptTuningConfig."""
     learning_rates: LearningRates = LearningRates()
     """Learning rates of single parts."""
     chat_template: Text | None = None
@@ -142,7 +115,7 @@ class Stage(Section):
     """What a longer sample loses: its last turns, its end, or itself. Each case is counted."""
     share_images: bool = True
     """Samples about the same image share one pass over it; the result is the same, sooner."""
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default_factory=dict)
     """Any field of transformers.TrainingArguments, except those that Lorgnette sets itself."""
 
     @field_validator("name")
@@ -169,9 +142,19 @@ class Stage(Section):
         # PEFT's own default differs from model to model and is an error for models that it does not know.
         return {"target_modules": "all-linear"} | lora
 
+    @field_validator("prompt_tuning")
+    @classmethod
+    def _known_prompt_fields(cls, prompt_tuning: dict[str, Any] | None) -> dict[str, Any] | None:
+        if prompt_tuning is None:
+            return None
+        check_fields(prompt_tuning, prompt_tuning_fields())
+        if "num_virtual_tokens" not in prompt_tuning:
+            raise_all("Stage", [((), prompt_tuning, "needs num_virtual_tokens, the length of the soft prompt")])
+        return prompt_tuning
+
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
-        modes = self.train.model_dump()
+        modes = dict(self.train.modes)
         adapted = [part for part, mode in modes.items() if mode == "lora"]
         found: list[Found] = []
         if adapted and self.lora is None:
@@ -180,7 +163,13 @@ class Stage(Section):
         if not adapted and self.lora is not None:
             why = "is given, but no part trains as lora; set one in train, or delete this section"
             found.append((("lora",), None, why))
-        for part, rate in self.learning_rates.model_dump().items():
+        if not adapted and "full" not in modes.values() and self.prompt_tuning is None:
+            why = "every part is frozen, so nothing would train; set one to lora or full, or give prompt_tuning"
+            found.append((("train",), None, why))
+        if self.learning_rates.soft_prompt is not None and self.prompt_tuning is None:
+            why = "is given, but there is no prompt_tuning; give it, or delete its rate"
+            found.append((("learning_rates", "soft_prompt"), self.learning_rates.soft_prompt, why))
+        for part, rate in self.learning_rates.model_dump(exclude={"soft_prompt"}).items():
             if rate is not None and modes[part] == "frozen":
                 why = f"is given, but train.{part} is frozen; train that part, or delete its rate"
                 found.append((("learning_rates", part), rate, why))
@@ -193,6 +182,10 @@ class TaskSpec(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$", max_length=100)]
     """The benchmark, such as easy-vqa; or your own, as `package.module:Name`."""
+    path: Text | None = None
+    """Where its documents are: a hub name, a folder or a file; null: the task's own."""
+    images: Text | None = None
+    """The folder of its images; null: beside the documents, or inside them."""
     split: Text | None = None
     """Which part of it is asked; null: the one that its authors score."""
     limit: Count | None = None
@@ -200,7 +193,13 @@ class TaskSpec(Section):
     max_new_tokens: Count | None = None
     """The longest answer in tokens; null: the task's own."""
     prompt: Text | None = None
-    """The text around each question; null: the task's own."""
+    """The text around each question, with fields such as `{question}`; null: the task's own."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What the task can be told, by name, such as `protocol: likelihood`; see docs/benchmarks.md."""
+
+    def task_options(self) -> dict[str, Any]:
+        """Return what the task is made with: its options, and where its documents are."""
+        return self.options | {k: v for k, v in (("path", self.path), ("images", self.images)) if v is not None}
 
 
 def _task_from_name(value: object) -> object:
@@ -241,8 +240,17 @@ class Recipe(Section):
     """The run stops when a larger share of the samples than this cannot be used."""
 
     @model_validator(mode="after")
-    def _stage_names_differ(self) -> Self:
-        raise_all("Recipe", _repeated("stages", [stage.name for stage in self.stages]))
+    def _stages_fit(self) -> Self:
+        found = _repeated("stages", [stage.name for stage in self.stages])
+        if self.model.quantization is not None:
+            for number, stage in enumerate(self.stages):
+                if stage.train.language_model == "full":
+                    why = "weights in 4 bits cannot train; set it to lora or frozen, or leave model.quantization out"
+                    found.append((("stages", number, "train", "language_model"), "full", why))
+                if "lora" in stage.train.modes.values() and number + 1 < len(self.stages):
+                    why = "has LoRA on a quantized model, and what it leaves would be quantized anew; make it the last"
+                    found.append((("stages", number), stage.name, why))
+        raise_all("Recipe", found)
         return self
 
 
@@ -252,6 +260,7 @@ def recipe_schema() -> dict[str, Any]:
     stage = schema["$defs"]["Stage"]["properties"]
     stage["training"] |= fields_schema(training_fields())
     stage["lora"] |= {"anyOf": [fields_schema(lora_fields()), {"type": "null"}]}
+    stage["prompt_tuning"] |= {"anyOf": [fields_schema(prompt_tuning_fields()), {"type": "null"}]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
 

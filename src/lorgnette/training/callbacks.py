@@ -50,6 +50,8 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forget lines of this stage that are later than the checkpoint."""
+        if not state.is_world_process_zero:
+            return
         rows = read_json_lines(self.path)
         kept = [row for row in rows if row["stage"] != self.stage or row["step"] <= state.global_step]
         write_json_lines(self.path, kept)
@@ -57,5 +59,5 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Write step, losses, learning rate and gradient norm."""
         values = {name: float(logs[name]) for name in LOGGED if logs and name in logs}
-        if "loss" in values or "eval_loss" in values:
+        if state.is_world_process_zero and ("loss" in values or "eval_loss" in values):
             append_json_line(self.path, {"stage": self.stage, "step": state.global_step, **values})

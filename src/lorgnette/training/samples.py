@@ -10,17 +10,17 @@ from lorgnette.data.dataset import Findings, RenderedDataset, RenderedSamples, r
 from lorgnette.data.encodings import Encodings, cache_file
 from lorgnette.data.image_cache import KnownImages, image_cache
 from lorgnette.data.images import open_image
+from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.readers import read_samples
-from lorgnette.data.rendering import Rendered, Renderer
+from lorgnette.data.rendered import Rendered, soft_prompt_ids
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError
-from lorgnette.models.loading import Llava
-from lorgnette.models.outline import Outline
+from lorgnette.models.learner import Learner
 from lorgnette.recipe.sections import Source, Stage
 
 
 def render_sources(
-    stage: Stage, sources: Sequence[Source], llava: Llava, seed: int, max_bad_share: float, progress: Progress
+    stage: Stage, sources: Sequence[Source], learner: Learner, seed: int, max_bad_share: float, progress: Progress
 ) -> tuple[RenderedDataset, Findings]:
     """Render all samples of a stage's sources, each source repeated by its weight.
 
@@ -29,7 +29,7 @@ def render_sources(
     Raises:
         DataError: if a source cannot be read, or too many of its samples cannot be used.
     """
-    renderer = renderer_of(stage, llava)
+    renderer = renderer_of(stage, learner)
     everything = []
     total = Findings()
     with image_cache(writable=False) as cache:
@@ -50,21 +50,19 @@ def render_sources(
 
 
 def _render_source(
-    source: Source, renderer: Renderer, max_bad_share: float, images: KnownImages, progress: Progress
+    source: Source, renderer: AnyRenderer, max_bad_share: float, images: KnownImages, progress: Progress
 ) -> tuple[RenderedSamples, Findings]:
     shown = progress.track(samples_of(source), total=None, description=f"reading {source.path}")
     encodings = Encodings(cache_file(renderer, source.path, source.format, source.split))
     rendered, findings = render_all(shown, renderer, max_bad_share, encodings, images.require_image)
-    encodings.keep()
-    findings.notes += encodings.notes
     if source.limit is not None and findings.read < source.limit:
         findings.notes.append(f"{source.path}: limit {source.limit:,}, but it has only {findings.read:,} samples")
     return rendered, findings
 
 
-def usable_samples(stage: Stage, llava: Llava) -> Iterator[Rendered]:
+def usable_samples(stage: Stage, learner: Learner) -> Iterator[Rendered]:
     """Yield the samples of a stage that render and whose images open, in their order; others are passed over."""
-    renderer = renderer_of(stage, llava)
+    renderer = renderer_of(stage, learner)
     for source in stage.data:
         for sample in samples_of(source):
             try:
@@ -77,10 +75,10 @@ def usable_samples(stage: Stage, llava: Llava) -> Iterator[Rendered]:
                 continue  # counted and shown when the stage was trained
 
 
-def renderer_of(stage: Stage, model: Llava | Outline) -> Renderer:
+def renderer_of(stage: Stage, learner: Learner) -> AnyRenderer:
     """Return the renderer of a stage's samples."""
-    template = model.template(stage.chat_template)
-    return Renderer(template, model.image_token_id, model.image_tokens, stage.max_text_tokens, stage.too_long)
+    prompt = soft_prompt_ids(stage.prompt_tuning["num_virtual_tokens"]) if stage.prompt_tuning else None
+    return learner.renderer(stage.chat_template, stage.max_text_tokens, stage.too_long, prompt)
 
 
 def samples_of(source: Source) -> Iterator[Sample | DataError]:

@@ -9,87 +9,107 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import TrainingArguments
 
-from lorgnette.data.dataset import Findings, RowCollator
-from lorgnette.errors import InputError, RecipeError, RunError
-from lorgnette.models.adapters import add_lora, load_trained, save_trained
-from lorgnette.models.loading import Llava, fingerprint
-from lorgnette.models.trainable import PARTS, Mode, Part, freeze_all_but, master_weights, parts_table
+from lorgnette.data.dataset import Findings
+from lorgnette.errors import InputError, ModelError, RunError
+from lorgnette.models.adapters import add_lora, load_trained
+from lorgnette.models.learner import Learner
+from lorgnette.models.llava import Llava
+from lorgnette.models.loading import fingerprint
+from lorgnette.models.soft_prompt import new_prompt
+from lorgnette.models.trainable import (
+    SOFT_PROMPT,
+    Mode,
+    Part,
+    freeze_all_but,
+    master_weights,
+    parts_table,
+    tower_parameters_that_learn,
+)
+from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
 from lorgnette.recipe.sections import Stage
-from lorgnette.run import last_whole_checkpoint, library_versions, read_json, whole_folder, write_json
+from lorgnette.run import last_whole_checkpoint, read_json, write_json
+from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
 from lorgnette.training.samples import render_sources
+from lorgnette.training.trained import TRAINED_FOLDER, keep_trained
 from lorgnette.training.trainer import RowTrainer, steps_of
-
-TRAINED_FOLDER = "trained"
 
 
 def run_stage(
     stage: Stage,
-    llava: Llava,
+    learner: Learner,
     folder: Path,
     *,
     seed: int,
     max_bad_share: float,
     metrics: Path,
     console: Console,
-) -> Llava:
+    keep_projector: bool = False,
+) -> Learner:
     """Train a stage to its end and return the model with what it learned.
 
     Args:
-        llava: the model that the stage starts from; it is changed in place.
+        learner: the model that the stage starts from; it is changed in place.
         folder: of the stage; checkpoints, `stage.json` and the result go there.
         metrics: the run's metrics.jsonl.
+        keep_projector: as in `prepare`.
 
     Raises:
         DataError: if the data cannot be used.
         NonFiniteLoss, GradientError: if training fails; the last whole checkpoint stays.
     """
     with progress_bar(console) as progress:
-        train, findings = render_sources(stage, stage.data, llava, seed, max_bad_share, progress)
-        validation, validation_findings = render_sources(stage, stage.validation, llava, seed, max_bad_share, progress)
-    checkpoint = last_whole_checkpoint(folder)
-    made_from = {"data": train.content_hash(), "base": fingerprint(llava.source)}
+        train, findings = render_sources(stage, stage.data, learner, seed, max_bad_share, progress)
+        validation, validation_findings = render_sources(
+            stage, stage.validation, learner, seed, max_bad_share, progress
+        )
+    with processes().main_process_first():  # it deletes what is not whole
+        checkpoint = last_whole_checkpoint(folder)
+    together = str(processes().num_processes)  # they make the batches and their random numbers
+    made_from = {
+        "data": train.content_hash(),
+        "base": fingerprint(learner.source),
+        "number of processes": together,
+        "init_projector": fingerprint(stage.init_projector) if stage.init_projector else "none",
+    }
     if checkpoint is not None:
         require_same_origin(folder, made_from)
-    prepared = prepare(stage, llava)
+    prepared = prepare(stage, learner, keep_projector=keep_projector)
     args = training_arguments(stage, folder, seed)
     steps = steps_of(args, len(train))
-    modes, rates = modes_of(stage), rates_of(stage, args.learning_rate)
-    parts = parts_table(prepared.model, modes, rates)
+    modes, rates = modes_of(stage, prepared), rates_of(stage, args.learning_rate)
+    parts = parts_table(prepared.module, modes, rates)
     show(stage.name, parts, findings, steps, console)
-    write_json(
-        folder / "stage.json",
-        {
-            "stage": stage.name,
-            "made_from": made_from,
-            "parts": [part.row() for part in parts],
-            "data": findings.summary(),
-            "validation": validation_findings.summary() if stage.validation else None,
-        },
-    )
+    about = {
+        "stage": stage.name,
+        "made_from": made_from,
+        "parts": [part.row() for part in parts],
+        "data": findings.summary(),
+        "validation": validation_findings.summary() if stage.validation else None,
+    }
+    if is_main():
+        write_json(folder / "stage.json", about)
     trainer = RowTrainer(
         prepared,
         args,
         train,
-        validation if validation else None,
-        RowCollator(llava.processor.image_processor, llava.core.config.image_token_id, stage.share_images),
+        validation or None,
+        learner.collator(stage.share_images),
         modes,
         rates,
         [ProgressBar(stage.name, console), MetricsFile(metrics, stage.name)],
+        share_images=stage.share_images,
     )
     if checkpoint is not None:
         console.print(f"{stage.name}: going on from {checkpoint.name}")
     if checkpoint is not None and checkpoint.name == f"checkpoint-{steps}":
         # transformers would make one step more when the last checkpoint is within an epoch
-        load_trained(prepared.model, checkpoint)
+        load_trained(prepared.module, checkpoint)
         trainer.state.global_step = steps
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -97,37 +117,22 @@ def run_stage(
         raise RunError(f"{stage.name}: ended after {trainer.state.global_step} of {steps} steps.")
     # with bf16 accelerate wraps the model's forward in autocast; what comes after is to run in the weights' own dtype
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-    with whole_folder(folder / TRAINED_FOLDER) as unfinished:
-        save_trained(prepared.model, unfinished)
-        write_json(
-            unfinished / "lorgnette.json",
-            {
-                "kind": "trained parts",
-                "base": llava.source,
-                "base_fingerprint": made_from["base"],
-                "modes": modes,
-                "chat_template": llava.template(stage.chat_template).jinja,
-                "versions": library_versions(),
-            },
-        )
+    if is_main():
+        keep_trained(prepared, folder, made_from["base"], modes, learner.template_text(stage.chat_template))
+    processes().wait_for_everyone()
     return prepared
 
 
-def is_trained(folder: Path) -> bool:
-    """Tell whether a stage has ended."""
-    return (folder / TRAINED_FOLDER).is_dir()
-
-
-def restore_stage(stage: Stage, llava: Llava, folder: Path) -> Llava:
+def restore_stage(stage: Stage, learner: Learner, folder: Path, *, keep_projector: bool = False) -> Learner:
     """Bring back the result of a stage that has ended onto the model that it started from."""
     base = read_json(folder / TRAINED_FOLDER / "lorgnette.json")["base_fingerprint"]
-    if base != fingerprint(llava.source):
+    if base != fingerprint(learner.source):
         raise InputError(
-            f"{folder}: was trained on another model than {llava.source} is now. It is left as it is. Next: bring that "
-            "model back, or choose another --output."
+            f"{folder}: was trained on another model than {learner.source} is now. It is left as it is. Next: bring "
+            "that model back, or choose another --output."
         )
-    prepared = prepare(stage, llava)
-    load_trained(prepared.model, folder / TRAINED_FOLDER)
+    prepared = prepare(stage, learner, keep_projector=keep_projector)
+    load_trained(prepared.module, folder / TRAINED_FOLDER)
     return prepared
 
 
@@ -146,62 +151,46 @@ def require_same_origin(folder: Path, made_from: dict[str, str]) -> None:
         )
 
 
-def prepare(stage: Stage, llava: Llava) -> Llava:
-    """Freeze, unfreeze and add LoRA as the stage says; trained weights become float32."""
-    modes = modes_of(stage)
-    if "lora" not in modes.values():
-        freeze_all_but(llava.core, modes)
-        master_weights(llava.core)
-        return llava
-    adapted = add_lora(llava.core, modes, stage.lora or {})
-    return replace(llava, model=adapted)
+def prepare(stage: Stage, learner: Learner, *, keep_projector: bool = False) -> Learner:
+    """Freeze, unfreeze, add LoRA and a soft prompt as the stage says; what trains becomes float32.
 
-
-def modes_of(stage: Stage) -> dict[str, Mode]:
-    """Return part -> mode."""
-    return {part: getattr(stage.train, part) for part in PARTS}
-
-
-def rates_of(stage: Stage, learning_rate: float) -> dict[str, float]:
-    """Return part -> learning rate, the stage's own where a part has none."""
-    return {part: getattr(stage.learning_rates, part) or learning_rate for part in PARTS}
-
-
-def training_arguments(stage: Stage, folder: Path, seed: int) -> TrainingArguments:
-    """Make transformers' arguments: the recipe's, and those that are Lorgnette's to set.
-
-    Raises:
-        RecipeError: if transformers refuses the combination.
+    Args:
+        keep_projector: a stage before trained the projector in place; it then lies in the folder of the adapter too.
     """
-    defaults: dict[str, Any] = {
-        "report_to": "none",
-        "logging_steps": 10,
-        "logging_nan_inf_filter": False,
-        # transformers refuses bf16 on a machine without accelerator unless told that the CPU is meant
-        "use_cpu": not torch.accelerator.is_available(),
-    }
-    try:
-        made = TrainingArguments(
-            **(defaults | stage.training),
-            output_dir=str(folder),
-            seed=seed,
-            data_seed=seed,
-            remove_unused_columns=False,
-            label_names=["labels"],
-            disable_tqdm=True,
+    modes = stage.train.modes
+    absent = [part for part, mode in modes.items() if mode != "frozen" and part not in learner.parts]
+    if absent:
+        raise ModelError(
+            f"stages: {stage.name}: train.{absent[0]} is {modes[absent[0]]}, but {learner.source} has only: "
+            f"{', '.join(learner.parts)}. Next: leave it out of train."
         )
-        RowTrainer.get_optimizer_cls_and_kwargs(made)  # an optimizer whose library is missing
-    except (ValueError, TypeError, ImportError) as error:
-        raise RecipeError(f"stages: {stage.name}: training: transformers refuses these settings: {error}") from error
-    wrong = {
-        "max_steps: 0 and num_train_epochs: 0 train nothing": made.max_steps == 0 or made.num_train_epochs <= 0,
-        "eval_strategy needs `validation:` data": made.eval_strategy != "no" and not stage.validation,
-        "dataloader_num_workers must be 0 or more": made.dataloader_num_workers < 0,
-    }
-    for reason, holds in wrong.items():
-        if holds:
-            raise RecipeError(f"stages: {stage.name}: training: {reason}.")
-    return made
+    tower = None
+    if isinstance(learner, Llava) and modes["vision_tower"] != "frozen":
+        tower = tower_parameters_that_learn(learner.core, learner.image_size, stage.train.last_layers)
+    prompt = learner.soft_prompt
+    if stage.prompt_tuning is not None:
+        prompt = (prompt or new_prompt(learner.core, stage.prompt_tuning, learner.source)).requires_grad_(True)
+        if prompt.length != stage.prompt_tuning["num_virtual_tokens"]:
+            raise ModelError(
+                f"stages: {stage.name}: prompt_tuning.num_virtual_tokens is "
+                f"{stage.prompt_tuning['num_virtual_tokens']}, but the model has a soft prompt of {prompt.length}."
+            )
+    elif prompt is not None:
+        prompt.requires_grad_(False)
+    freeze_all_but(learner.core, modes, tower)
+    if "lora" not in modes.values():
+        master_weights(learner.core)
+        return replace(learner, soft_prompt=prompt)
+    adapted = add_lora(learner.core, modes, stage.lora or {}, tower=tower, keep_projector=keep_projector)
+    return replace(learner, model=adapted, soft_prompt=prompt)
+
+
+def modes_of(stage: Stage, learner: Learner) -> dict[str, Mode]:
+    """Return part -> mode, the soft prompt among them where there is one."""
+    modes = {part: mode for part, mode in stage.train.modes.items() if part in learner.parts}
+    if learner.soft_prompt is not None:
+        modes[SOFT_PROMPT] = "full" if stage.prompt_tuning is not None else "frozen"
+    return modes
 
 
 def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, console: Console) -> None:
@@ -219,21 +208,9 @@ def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, conso
     )
     if findings.shortened:
         console.print(f"shortened: {findings.shortened:,} samples by {findings.shortened_tokens:,} text tokens")
-    for title, counted in (
-        ("mended", findings.mended),
-        ("left out", findings.left_out),
-        ("dropped", findings.dropped),
-    ):
+    counts = {"mended": findings.mended, "left out": findings.left_out, "dropped": findings.dropped}
+    for title, counted in counts.items():
         for reason, count in counted.most_common():
             console.print(f"{title}: {count:,} samples: {reason}", markup=False)
     for note in findings.notes:
         console.print(f"note: {note}", markup=False)
-
-
-def parts_of_run(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Read the tables of parts of all stages back, each line with its stage."""
-    rows: list[dict[str, Any]] = []
-    for folder in folders:
-        content = read_json(folder / "stage.json")
-        rows.extend({"stage": content["stage"], **part} for part in content["parts"])
-    return rows

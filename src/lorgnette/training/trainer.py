@@ -12,49 +12,54 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from lorgnette.data.dataset import RenderedDataset, RowCollator, SharedImageSampler
-from lorgnette.data.rows import Row
+from lorgnette.data.pairs import PairCollator
+from lorgnette.data.shares import ShareDataset, ShareSampler
 from lorgnette.errors import NonFiniteLoss, RecipeError
 from lorgnette.models.adapters import load_trained, save_trained
-from lorgnette.models.forward import row_logits
-from lorgnette.models.loading import Llava
+from lorgnette.models.learner import Learner
 from lorgnette.models.trainable import Mode, parameter_groups, require_gradients
 from lorgnette.run import seal_checkpoint
 
 
 class RowTrainer(Trainer):  # type: ignore[misc]
-    """Train a LLaVA on rows.
+    """Train a LLaVA on rows, or a text-to-text model on padded pairs.
 
     Args:
-        llava: the model, its trained parameters set by `models.trainable` or `models.adapters`.
+        learner: the model, its trained parameters set by `models.trainable` or `models.adapters`.
         modes: part -> frozen, lora or full.
         rates: part -> learning rate.
-        collator: makes rows of rendered samples.
+        collator: makes batches of rendered samples.
+        share_images: bring samples about the same images together.
     """
 
     def __init__(
         self,
-        llava: Llava,
+        learner: Learner,
         args: TrainingArguments,
         train: RenderedDataset,
         validation: RenderedDataset | None,
-        collator: RowCollator,
+        collator: RowCollator | PairCollator,
         modes: Mapping[str, Mode],
         rates: Mapping[str, float],
         callbacks: list[TrainerCallback],
+        *,
+        share_images: bool = True,
     ) -> None:
-        self.llava = llava
+        self.learner = learner
         self.modes = modes
         self.rates = rates
+        self.share_images = share_images
         self.optimizer: torch.optim.Optimizer | None
         self.control: Any
         super().__init__(
-            model=llava.model,
+            model=learner.module,
             args=args,
             train_dataset=train,
             eval_dataset=validation,
@@ -76,11 +81,10 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         Raises:
             NonFiniteLoss: naming the samples of the row.
         """
-        row: Row = inputs["row"]
-        if self.modes["vision_tower"] == "frozen":
-            self.llava.core.model.vision_tower.eval()  # Trainer puts the whole model into train()
+        row = inputs["row"]
+        self.learner.hold_still(self.modes)
         with self.accelerator.autocast():
-            logits = row_logits(model, self.llava.core, row, self.llava.scale)
+            logits = self.learner.logits(row, model)
         total = cross_entropy(logits.float(), row.labels, reduction="sum")
         if not torch.isfinite(total):
             raise NonFiniteLoss(
@@ -108,21 +112,22 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         return self._loader(self.train_dataset, self.args.train_batch_size, self.args.seed)
 
     def _loader(self, dataset: RenderedDataset, batch_size: int, seed: int | None) -> DataLoader[Any]:
-        sampler = None
+        sampler: SharedImageSampler | SequentialSampler = SequentialSampler(dataset)
         if seed is not None:
-            sampler = SharedImageSampler(dataset.images(), seed, share_images=self.data_collator.share_images)
+            sampler = SharedImageSampler(dataset.images(), seed, share_images=self.share_images)
+        drop_last = seed is not None and self.args.dataloader_drop_last
+        state = self.accelerator.state
         workers = self.args.dataloader_num_workers
         loader: DataLoader[Any] = DataLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
+            ShareDataset(dataset, len(dataset)),
+            batch_sampler=ShareSampler(sampler, batch_size, drop_last, state.process_index, state.num_processes),
             collate_fn=self.data_collator,
             num_workers=workers,
             persistent_workers=workers > 0 and self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
-            drop_last=seed is not None and self.args.dataloader_drop_last,
         )
-        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+        # the batches are this process's own already; accelerate would fill up the last ones with samples it gave before
+        return prepare_data_loader(loader, state.device, 1, 0, put_on_device=True)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def evaluate(
@@ -133,9 +138,9 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         total = torch.zeros(2, dtype=torch.float64)  # loss, tokens
         loader = self._loader(eval_dataset or self.eval_dataset, self.args.eval_batch_size, None)
         for batch in loader:
-            row: Row = batch["row"].to(self.args.device)
+            row = batch["row"].to(self.args.device)
             with self.accelerator.autocast():
-                logits = row_logits(self.model, self.llava.core, row, self.llava.scale)
+                logits = self.learner.logits(row, self.model)
             total += torch.tensor(
                 [float(cross_entropy(logits.float(), row.labels, reduction="sum")), row.labels.numel()]
             )
@@ -162,6 +167,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         self.args.save_total_limit = None
         super()._save_checkpoint(model, trial)
         self.args.save_total_limit = keep
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
             seal_checkpoint(Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
             rotate_checkpoints(

@@ -23,7 +23,8 @@ from lorgnette.data.check.sources import check_parts
 from lorgnette.data.check.terminal import print_checked, sample_text
 from lorgnette.data.image_store import image_store
 from lorgnette.data.readers import read_samples
-from lorgnette.data.rendering import IGNORE_INDEX, Encoded, Renderer
+from lorgnette.data.rendered import IGNORE_INDEX, Encoded
+from lorgnette.data.rendering import Renderer
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, InputError
 from wild_rows import IMAGE_TOKENS, part, row, write_rows
@@ -170,9 +171,24 @@ def test_supervised_tokens_are_marked_with_colours_and_without(tmp_path: Path, r
 def test_an_unfinished_answer_is_seen_in_any_turn(renderer: Renderer) -> None:
     end = renderer.template.tokenizer.convert_tokens_to_ids("<|im_end|>")
     ids = (7, 8, 9, end, 7, 8, 9)
-    assert unfinished_answers(Encoded(ids, (IGNORE_INDEX, 8, 9, end, IGNORE_INDEX, 8, 9)), renderer.template) == 1
-    assert unfinished_answers(Encoded(ids[:5], (IGNORE_INDEX, 8, 9, end, IGNORE_INDEX)), renderer.template) == 0
-    assert unfinished_answers(Encoded(ids, (IGNORE_INDEX, 8, 9, IGNORE_INDEX, 7, 8, 9)), renderer.template) == 2
+    assert (
+        unfinished_answers(
+            Encoded(ids, (IGNORE_INDEX, 8, 9, end, IGNORE_INDEX, 8, 9)), renderer.tokenizer, renderer.end_of_turn
+        )
+        == 1
+    )
+    assert (
+        unfinished_answers(
+            Encoded(ids[:5], (IGNORE_INDEX, 8, 9, end, IGNORE_INDEX)), renderer.tokenizer, renderer.end_of_turn
+        )
+        == 0
+    )
+    assert (
+        unfinished_answers(
+            Encoded(ids, (IGNORE_INDEX, 8, 9, IGNORE_INDEX, 7, 8, 9)), renderer.tokenizer, renderer.end_of_turn
+        )
+        == 2
+    )
 
 
 def test_a_row_is_found_by_id_or_number(wild_file: Path, wild_rows: list[Any], renderer: Renderer) -> None:

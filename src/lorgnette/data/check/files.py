@@ -82,7 +82,7 @@ def show_row(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore, 
     part, sample = shown.part, shown.sample
     pieces = shown_segments(part, sample, shown.encoded)
     console.print(f"{part.name}: {printable(place_of(sample))}", markup=False, style="bold", soft_wrap=True)
-    tokens = part.renderer.image_tokens if part.renderer else 0
+    tokens = part.renderer.expansion.image_tokens if part.renderer else 0
     console.print(sample_text(pieces, tokens, coloured=console.color_system is not None), soft_wrap=True)
     if shown.encoded is not None:
         supervised = sum(piece.tokens for piece in pieces if piece.role == "supervised")

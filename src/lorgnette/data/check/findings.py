@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lorgnette.data.parts import Part
-from lorgnette.data.rendering import Encoded
+from lorgnette.data.rendered import Encoded
 from lorgnette.data.rules import kind_of, too_many_bad
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, RowError

@@ -22,7 +22,7 @@ from lorgnette.data.check.findings import Checked
 from lorgnette.data.check.segments import Segment, printable, segments
 from lorgnette.data.images import open_image
 from lorgnette.data.parts import Part
-from lorgnette.data.rendering import Encoded
+from lorgnette.data.rendered import Encoded
 from lorgnette.data.sample import IMAGE_TAG, Sample
 from lorgnette.errors import DataError
 from lorgnette.run import write_text
@@ -74,7 +74,7 @@ def write_page(path: Path, title: str, checked: Sequence[Checked], images: int, 
             "lengths": percentiles(found.lengths),
             "bars": bars(found.lengths),
             "limit": found.part.renderer and found.part.renderer.max_text_tokens,
-            "image_tokens": found.part.renderer and found.part.renderer.image_tokens,
+            "image_tokens": found.part.renderer and found.part.renderer.expansion.image_tokens,
             "variants": found.variants.most_common(MOST_VARIANTS),
             "cards": [card(found.part, sample, encoded) for sample, encoded in found.gallery],
         }
@@ -97,7 +97,7 @@ def card(part: Part, sample: Sample, encoded: Encoded | None) -> Card:
 def shown_segments(part: Part, sample: Sample, encoded: Encoded | None) -> list[Segment]:
     """Return a sample as it is trained; where no tokenizer is known, its turns as they stand."""
     if encoded is not None and part.renderer is not None:
-        return list(segments(encoded, part.renderer.template.tokenizer, part.renderer.image_token_id))
+        return list(segments(encoded, part.renderer.tokenizer, part.renderer.expansion.image_token_id))
     found: list[Segment] = []
     for turn in sample.turns:
         found.append(Segment("read", f"{turn.role}: ", 0))

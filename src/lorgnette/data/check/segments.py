@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lorgnette.data.rendering import IGNORE_INDEX, Encoded
-from lorgnette.data.templates import ChatTemplate
+from lorgnette.data.rendered import IGNORE_INDEX, Encoded
 
 Role = Literal["read", "supervised", "image"]
 
@@ -40,7 +39,7 @@ def segments(encoded: Encoded, tokenizer: Any, image_token_id: int) -> Iterator[
             yield Segment(found, printable(tokenizer.decode(ids, skip_special_tokens=False)), len(ids))
 
 
-def unfinished_answers(encoded: Encoded, template: ChatTemplate) -> int:
+def unfinished_answers(encoded: Encoded, tokenizer: Any, end_of_turn: str) -> int:
     """Count the stretches of supervised tokens that do not end with the end of turn.
 
     Looked up in the labels themselves, not in how they were made: a model trained on such an answer does not learn to
@@ -49,7 +48,7 @@ def unfinished_answers(encoded: Encoded, template: ChatTemplate) -> int:
     supervised = np.asarray(encoded.labels) != IGNORE_INDEX
     last = supervised & ~np.append(supervised[1:], False)
     ends = {encoded.labels[place] for place in np.flatnonzero(last)}
-    wrong = {end for end in ends if not template.tokenizer.decode([end]).endswith(template.end_of_turn)}
+    wrong = {end for end in ends if not tokenizer.decode([end]).endswith(end_of_turn)}
     return sum(encoded.labels[place] in wrong for place in np.flatnonzero(last)) if wrong else 0
 
 

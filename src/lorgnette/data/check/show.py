@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lorgnette.data.image_store import ImageStore
 from lorgnette.data.parts import Part
-from lorgnette.data.rendering import Encoded
+from lorgnette.data.rendered import Encoded
 from lorgnette.data.rules import require_usable
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError

@@ -19,7 +19,7 @@ from lorgnette.data.check.twins import HeldOut, HeldOutPurpose, Seen, Twin
 from lorgnette.data.encodings import Encodings
 from lorgnette.data.image_store import ImageStore
 from lorgnette.data.parts import Part
-from lorgnette.data.rendering import IGNORE_INDEX, Encoded
+from lorgnette.data.rendered import IGNORE_INDEX, Encoded
 from lorgnette.data.rules import kind_of, require_usable
 from lorgnette.data.sample import Sample
 from lorgnette.data.writing import llava_row, row_json
@@ -156,7 +156,7 @@ class _PartCheck:
         if encoded is None or self.part.renderer is None:
             self.checked.lengths.append(sum(len(turn.text) for turn in sample.turns))
             return
-        images = len(sample.images) * self.part.renderer.image_tokens
+        images = len(sample.images) * self.part.renderer.expansion.image_tokens
         text = len(encoded.input_ids) - len(sample.images)
         self.checked.lengths.append(text + encoded.shortened)
         self.checked.tokens += text + images
@@ -176,7 +176,7 @@ class _PartCheck:
         if encoded.shortened:
             why = f"shortened by {encoded.shortened:,} text tokens ({self.part.renderer.too_long})"
             self.checked.add("too long, shortened", "mend", place, why)
-        unfinished = unfinished_answers(encoded, self.part.renderer.template)
+        unfinished = unfinished_answers(encoded, self.part.renderer.tokenizer, self.part.renderer.end_of_turn)
         if unfinished:
             why = f"{unfinished} answers without their end of turn: nothing teaches the model to stop there"
             self.checked.add("no end of turn in the labels", "keep", place, why)

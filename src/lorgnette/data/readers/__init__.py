@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
+from lorgnette.data.readers.captions import captions_variants, read_captions
 from lorgnette.data.readers.easy_vqa import read_easy_vqa, read_easy_vqa_captions
+from lorgnette.data.readers.gqa import read_gqa
 from lorgnette.data.readers.instruct import instruct_variants, read_instruct
 from lorgnette.data.readers.llava import llava_variants, read_llava
+from lorgnette.data.readers.mmbench import read_mmbench
 from lorgnette.data.readers.remote_sensing import read_rs_instructions, rs_instructions_variants
 from lorgnette.data.readers.source import Reader, SourceSpec, without_options
+from lorgnette.data.readers.vqa import read_vqa, vqa_variants
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, LeftOut, LorgnetteError, nearest
 
@@ -22,6 +26,10 @@ READERS: Mapping[str, Reader] = {
     "llava": read_llava,
     "instruct": read_instruct,
     "rs-instructions": read_rs_instructions,
+    "captions": read_captions,
+    "vqa": read_vqa,
+    "gqa": read_gqa,
+    "mmbench": read_mmbench,
     "easy-vqa": without_options(read_easy_vqa),
     "easy-vqa-captions": without_options(read_easy_vqa_captions),
 }
@@ -30,6 +38,8 @@ VARIANTS: Mapping[str, Callable[[SourceSpec], Iterator[str]]] = {
     "llava": llava_variants,
     "instruct": instruct_variants,
     "rs-instructions": rs_instructions_variants,
+    "captions": captions_variants,
+    "vqa": vqa_variants,
 }
 """Formats that are written in several ways -> which of them each row is, in words to count and to print."""
 

@@ -90,7 +90,8 @@ def _sample(origin: Origin, row: Any, folder: ImageFolder | CocoFolder, options:
     answer = _target(named, options, where)
     if not answer.strip():
         kind = LeftOut if options.empty_target == "leave_out" else RowError
-        raise kind("empty target", where, f"the target {options.target} is empty. The row has: {has}.")
+        next_step = "Next: choose another target, or set empty_target: leave_out."
+        raise kind("empty target", where, f"the target {options.target} is empty. The row has: {has}. {next_step}")
     system = _text(named, "system", where)
     turns = [Turn("system", system)] if system.strip() else []
     turns += [*_history(named["history"], where), Turn("user", question), Turn("assistant", answer)]

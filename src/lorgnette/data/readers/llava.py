@@ -172,7 +172,8 @@ def _with_parts(
         given = not is_nothing(part.source)
         own = images_of(part.source, folder, where) if given else list(itertools.islice(rest, 1))
         if len(own) != 1:
-            reason = "an image part has no image, and the row has none left for it."
+            none = "an image part has no image, and the row has none left for it."
+            reason = f"an image part has {len(own)} images. Allowed: one." if own else none
             raise RowError("tags and images differ", where, reason)
         images += own
     return [*images, *rest]

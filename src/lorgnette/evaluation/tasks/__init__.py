@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from importlib import import_module
+from typing import Any
 
-from lorgnette.errors import DataError, LorgnetteError, nearest
+from pydantic import TypeAdapter, ValidationError
+
+from lorgnette.errors import DataError, LeftOut, LorgnetteError, RowError, nearest
+from lorgnette.evaluation.tasks.captions import Captions
 from lorgnette.evaluation.tasks.easy_vqa import EasyVQA
-from lorgnette.evaluation.tasks.task import Document, Task
+from lorgnette.evaluation.tasks.gqa import GQA, GQARu
+from lorgnette.evaluation.tasks.instruct import Instruct
+from lorgnette.evaluation.tasks.mmbench import MMBench, MMBenchRu
+from lorgnette.evaluation.tasks.task import Document, RowTask, SetTask, Task
+from lorgnette.evaluation.tasks.vqa import VQA
 
-TASKS: Mapping[str, Callable[[], Task]] = {"easy-vqa": EasyVQA}
+TASKS: Mapping[str, Callable[..., Task]] = {
+    made.name: made for made in (EasyVQA, GQA, GQARu, MMBench, MMBenchRu, VQA, Captions, Instruct)
+}
+
+MAX_BAD_SHARE = 0.01
+"""A benchmark of which more than this cannot be read is another benchmark."""
 
 
-def find_task(name: str) -> Task:
+def find_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
     """Return a benchmark by its name, or one of the user's by "package.module:Name".
 
+    Args:
+        options: values for the task's fields, such as `path`; a task that has fields is a dataclass.
+
     Raises:
-        DataError: if there is none of that name, or it cannot be imported.
+        DataError: if there is none of that name, it cannot be imported, or it does not take these options.
     """
-    if name in TASKS:
-        return TASKS[name]()
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise DataError(
-            f"there is no task '{name}'. Allowed: {', '.join(TASKS)}, or your own as package.module:Name."
-            f"{nearest(name, TASKS)}"
-        )
-    try:
-        made = vars(import_module(module))[attribute]()
-    except (Exception, SystemExit) as error:  # whatever the user's own module does when it is imported
-        raise DataError(
-            f"task '{name}': cannot be imported ({type(error).__name__}: {error}). Next: check that {module} is on the "
-            f"Python path and that {attribute}() makes a task."
-        ) from error
-    if not isinstance(made, Task):
+    made = _make(name, TASKS[name] if name in TASKS else _imported(name), options or {})
+    if not isinstance(made, RowTask | SetTask):
         raise DataError(f"task '{name}': has not all that a task has; see docs/own-task.md.")
     texts = (made.name, made.metric, made.split, made.prompt)
     if not all(isinstance(text, str) for text in texts) or not isinstance(made.max_new_tokens, int):
@@ -41,24 +45,88 @@ def find_task(name: str) -> Task:
     return made
 
 
-def read_documents(task: Task, split: str | None) -> list[Document]:
+def options_of(task: Task) -> dict[str, Any]:
+    """Return the fields of a task with their values: what makes it differ from another of the same name."""
+    return {field.name: vars(task)[field.name] for field in fields(task)} if is_dataclass(task) else {}
+
+
+def read_documents(task: Task, split: str | None, limit: int | None = None) -> tuple[list[Document], dict[str, int]]:
     """Read a task's documents, its own split where none is given.
 
+    Returns:
+        the documents, and how many rows could not be used, by reason.
+
     Raises:
-        DataError: if they cannot be read, or are no documents.
+        DataError: if they cannot be read, are no documents, share an id, or too many rows cannot be used.
     """
     try:
-        documents = list(task.documents(split or task.split))
+        given = list(task.documents(split or task.split))
     except LorgnetteError:
         raise
     except Exception as error:  # a task is the user's own code
         raise DataError(f"task {task.name}: documents() raised {error!r}.") from error
-    for number, document in enumerate(documents):
-        texts = (
-            (document.id, document.question, document.reference, document.kind, *document.images)
-            if isinstance(document, Document)
-            else (None,)
+    errors = [row for row in given if isinstance(row, DataError)]
+    bad = [row for row in errors if not isinstance(row, LeftOut)]
+    if len(bad) > MAX_BAD_SHARE * len(given):
+        raise DataError(
+            f"task {task.name}: {len(bad):,} of {len(given):,} rows cannot be used, the first: {bad[0]} "
+            f"Allowed: {MAX_BAD_SHARE:.0%}."
         )
-        if not all(isinstance(text, str) for text in texts):
+    documents = [row for row in given if not isinstance(row, DataError)][:limit]
+    if not documents:
+        raise DataError(f"task {task.name}: there are no documents. Next: check split and limit.")
+    for number, document in enumerate(documents):
+        if not _is_document(document):
             raise DataError(f"task {task.name}: document {number} is {document!r:.200}. Allowed: a Document of texts.")
-    return documents
+    repeated = [name for name, times in Counter(document.id for document in documents).items() if times > 1]
+    if repeated:
+        raise DataError(f"task {task.name}: document ids are not unique: {', '.join(repeated[:3])}.")
+    return documents, dict(Counter(row.kind if isinstance(row, RowError) else "unreadable" for row in errors))
+
+
+def _is_document(row: Any) -> bool:
+    if not isinstance(row, Document):
+        return False
+    more = (*row.groups.values(), *row.fields.values(), *row.choices.values())
+    texts = (row.id, row.question, row.kind or "", *row.references, *row.images, *more)
+    return all(isinstance(text, str) for text in texts) and bool(row.references)
+
+
+def _imported(name: str) -> Any:
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise DataError(
+            f"there is no task '{name}'. Allowed: {', '.join(TASKS)}, or your own as package.module:Name."
+            f"{nearest(name, TASKS)}"
+        )
+    try:
+        return vars(import_module(module))[attribute]
+    except (Exception, SystemExit) as error:  # whatever the user's own module does when it is imported
+        raise _no_task(name, error) from error
+
+
+def _make(name: str, task: Any, options: Mapping[str, Any]) -> Any:
+    allowed = [field.name for field in fields(task)] if is_dataclass(task) else []
+    for option in options:
+        if option not in allowed:
+            raise DataError(
+                f"task '{name}': there is no option '{option}'. Allowed: {', '.join(allowed) or 'none'}."
+                f"{nearest(option, allowed)}"
+            )
+    try:
+        return TypeAdapter(task).validate_python(dict(options)) if options else task()
+    except LorgnetteError:
+        raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"task '{name}', option {where}: {first['msg']}. Got: {first['input']!r:.80}.") from error
+    except (Exception, SystemExit) as error:
+        raise _no_task(name, error) from error
+
+
+def _no_task(name: str, error: BaseException) -> DataError:
+    return DataError(
+        f"task '{name}': cannot be imported ({type(error).__name__}: {error}). Next: check that its module is on the "
+        "Python path and that it can be made without arguments."
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lorgnette.data.readers.easy_vqa import easy_vqa_questions
 from lorgnette.evaluation.metrics.exact_match import exact_match
 from lorgnette.evaluation.tasks.task import Document
@@ -18,7 +16,7 @@ class EasyVQA:
     prompt = "{question}"
     max_new_tokens = 8
 
-    def documents(self, split: str) -> Sequence[Document]:
+    def documents(self, split: str) -> list[Document]:
         """Read the questions of a split from the package `easy-vqa`."""
         return [
             Document(row.id, (row.image,), row.question, row.answer, row.kind)

@@ -1,0 +1,189 @@
+"""Commands about models: model inspect, model build, model merge, model convert."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorgnette.cli.terminal import Overrides, console, settle
+from lorgnette.errors import InputError
+
+
+class Target(StrEnum):
+    """Layouts that `model convert` writes."""
+
+    HF = "hf"
+    HF4 = "hf4"
+    LLAVA = "llava"
+    XTUNER = "xtuner"
+
+
+class Dtype(StrEnum):
+    """Dtypes that weights can be written in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+DType = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+
+
+def inspect(
+    model: Annotated[str | None, typer.Argument(help="Folder or hub name.", show_default=False)] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Show what each stage of a recipe would train.", show_default=False)
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show what a model is, or what a recipe would train of it; no weights are read, so a 7B model needs no memory.
+
+    Example: lorgnette model inspect --recipe recipes/smollm2-dinov2-easyvqa.yaml
+    """
+    settle()
+    from lorgnette.experiment import outlines  # noqa: PLC0415
+    from lorgnette.models.inspection import describe, outline, show_description  # noqa: PLC0415
+    from lorgnette.recipe.reading import read_recipe  # noqa: PLC0415
+
+    if (model is None) == (recipe is None):
+        raise InputError("model inspect takes a MODEL or a --recipe, one of them.")
+    if model is not None:
+        show_description(outline(model), console)
+        console.print(f"Next: lorgnette evaluate {model} --task NAME", soft_wrap=True, markup=False)
+        return
+    assert recipe is not None
+    for title, learner, parts, dtype in outlines(read_recipe(recipe, overrides or [])):
+        console.print(f"\n{title}", markup=False)
+        show_description(describe(learner, parts, dtype), console)
+    console.print(f"Next: lorgnette run {recipe}", soft_wrap=True, markup=False)
+
+
+def build(
+    vision_tower: Annotated[str, typer.Argument(help="The model that sees: folder or hub name.", show_default=False)],
+    language_model: Annotated[
+        str, typer.Argument(help="The model that speaks: folder or hub name.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Argument(help="The new folder.", show_default=False)],
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the images; the tower's own if not given.")
+    ] = None,
+    vision_feature_layer: Annotated[int, typer.Option(help="The layer of the tower that is projected.")] = -2,
+    chat_template: Annotated[str | None, typer.Option(help="A named one; the tokenizer's own if not given.")] = None,
+    dtype: DType = "float32",
+    seed: Annotated[int, typer.Option(help="Of the new projector.")] = 42,
+) -> None:
+    """Put a vision tower and a language model together; the projector between them is untrained.
+
+    Example: lorgnette model build openai/clip-vit-large-patch14-336 Qwen/Qwen1.5-4B-Chat qwen-llava --dtype bfloat16
+    """
+    settle()
+    from lorgnette.models.assembly import assemble  # noqa: PLC0415
+    from lorgnette.models.loading import dtype_of  # noqa: PLC0415
+    from lorgnette.models.saving import save_llava  # noqa: PLC0415
+
+    _refuse_existing(output)
+    llava = assemble(
+        vision_tower,
+        language_model,
+        vision_feature_layer=vision_feature_layer,
+        image_size=image_size,
+        template=chat_template,
+        dtype=dtype_of(dtype),
+        seed=seed,
+    )
+    made_of = {"vision_tower": vision_tower, "language_model": language_model}
+    save_llava(llava, output, {"kind": "base", "build": made_of, "seed": seed})
+    console.print(
+        f"The model is in {output}\nNext: give it as model.base in a recipe; its projector is untrained.",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def merge(
+    base: Annotated[str, typer.Argument(help="What the adapters were trained on.", show_default=False)],
+    adapters: Annotated[list[Path], typer.Argument(help="Adapters, in their order.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.", show_default=False)],
+    dtype: DType = "bfloat16",
+    max_shard_size: Annotated[str, typer.Option(help="Of one file.")] = "4GB",
+    samples: Annotated[
+        Path | None, typer.Option(help="LLaVA conversations to compare on; noise if not given.", show_default=False)
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="The folder of their images.", show_default=False)] = None,
+) -> None:
+    """Merge adapters into their base in float32 and check the written folder against base + adapters.
+
+    Example: lorgnette model merge runs/mine/base runs/mine/stages/finetune/trained --output merged
+    """
+    settle()
+    from lorgnette.models.loading import dtype_of  # noqa: PLC0415
+    from lorgnette.models.merging import merge_adapters  # noqa: PLC0415
+
+    dtype_of(dtype)
+    difference = merge_adapters(
+        base, adapters, output, dtype=dtype, max_shard_size=max_shard_size, samples=samples, images=images
+    )
+    console.print(
+        f"The model is in {output}; its logits differ from base + adapters by {difference:.1e} of the largest\n"
+        f"Next: lorgnette evaluate {output} --task NAME",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="A model, adapter or projector: folder, file or hub name.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Argument(help="The folder to write; it must not be there.", show_default=False)],
+    to: Annotated[
+        Target,
+        typer.Option(
+            help="hf: Hugging Face and PEFT; hf4: the same for transformers before 5.4; llava: the original; xtuner.",
+            show_default=False,
+        ),
+    ],
+    base: Annotated[
+        str | None,
+        typer.Option(help="The model that an adapter or a checkpoint with some parts belongs to.", show_default=False),
+    ] = None,
+    vision_tower: Annotated[
+        str | None,
+        typer.Option(help="The vision tower, where the source does not hold or name it.", show_default=False),
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="A chat template by name, such as vicuna_v1.", show_default=False)
+    ] = None,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Of the written weights; as they are if not given.", show_default=False)
+    ] = None,
+    xtuner_config: Annotated[
+        Path | None,
+        typer.Option(help="XTuner's configuration of the run, if a .pth does not carry it.", show_default=False),
+    ] = None,
+) -> None:
+    """Convert between Hugging Face, the original LLaVA and XTuner; what the source is, is seen from its content.
+
+    Example: lorgnette model convert liuhaotian/llava-v1.5-7b llava-7b --to hf --template vicuna_v1
+    """
+    settle()
+    import torch  # noqa: PLC0415
+
+    from lorgnette.models.conversion.convert import Options  # noqa: PLC0415
+    from lorgnette.models.conversion.convert import convert as run  # noqa: PLC0415
+    from lorgnette.models.loading import DTYPES  # noqa: PLC0415
+
+    dtypes = DTYPES | {"float16": torch.float16}
+    options = Options(base, vision_tower, template, dtypes[dtype] if dtype else None, xtuner_config)
+    done = run(source, to, output, options)
+    for sentence in done.said:
+        console.print(sentence, soft_wrap=True, markup=False)
+    console.print(f"Written to {output}\nNext: {done.next_step}", soft_wrap=True, markup=False)
+
+
+def _refuse_existing(output: Path) -> None:
+    if output.exists():
+        raise InputError(f"{output}: exists already and is left as it is. Next: choose another OUTPUT.")

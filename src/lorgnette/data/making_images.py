@@ -1,0 +1,131 @@
+"""The pictures that questions are made about: found, told apart by content, made small enough to send."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from lorgnette.data.images import open_image
+from lorgnette.data.readers import read_samples
+from lorgnette.errors import DataError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+TOKEN_PIXELS = 28
+"""A token an image patch of 28 x 28 pixels, as Qwen2-VL counts (arXiv:2409.12191, 2.1); other models differ by a factor
+of two either way. Only estimates depend on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture; `name` is its path below the images folder, `tokens` an estimate."""
+
+    path: Path
+    name: str
+    sha256: str
+    tokens: int
+
+
+@dataclass
+class Pictures:
+    """What was found in a folder.
+
+    Attributes:
+        unique: the first picture of each content, sorted by name.
+        copies: name -> name of the picture with the same content.
+        held_out: names of pictures that are also in the held-out data.
+        broken: name -> why it cannot be used.
+    """
+
+    root: Path
+    unique: list[Picture] = field(default_factory=list)
+    copies: dict[str, str] = field(default_factory=dict)
+    held_out: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+def find_pictures(images: Path, side: int, held_out: Iterable[Path] = ()) -> Pictures:
+    """Find the pictures of a folder and its folders, or a single one; links are not followed.
+
+    Raises:
+        DataError: if there are none, or held-out data cannot be read.
+    """
+    forbidden = {_hash(file) for source in held_out for file in _held_out_files(source)}
+    found = Pictures(images if images.is_dir() else images.parent)
+    files = _files(images)
+    if not files:
+        raise DataError(f"{images}: no pictures. Allowed: a folder with {', '.join(sorted(SUFFIXES))}, or one file.")
+    seen: dict[str, str] = {}
+    for file in files:
+        name = file.relative_to(found.root).as_posix()
+        if not name.isprintable():
+            found.broken[ascii(name)] = "a file name that cannot be written"
+            continue
+        sha256 = _hash(file)
+        if sha256 in seen:
+            found.copies[name] = seen[sha256]
+        elif sha256 in forbidden:
+            found.held_out.append(name)
+        else:
+            try:
+                found.unique.append(Picture(file, name, sha256, _tokens(file, side)))
+                seen[sha256] = name
+            except DataError as error:
+                found.broken[name] = str(error)
+    return found
+
+
+def data_url(path: Path, side: int) -> str:
+    """Encode a picture as JPEG, upright, no side longer than `side`.
+
+    Raises:
+        DataError: if it cannot be decoded.
+    """
+    picture = open_image(path)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _files(images: Path) -> list[Path]:
+    among = [images] if images.is_file() else sorted(images.rglob("*"))
+    return [file for file in among if file.suffix.lower() in SUFFIXES and file.is_file() and not file.is_symlink()]
+
+
+def _held_out_files(source: Path) -> list[Path]:
+    if source.is_dir():
+        return _files(source)
+    files = set()
+    for sample in read_samples(str(source), "llava"):
+        if isinstance(sample, DataError):
+            raise sample  # a leak check that leaves rows out is none
+        files |= {Path(image) for image in sample.images}
+    if missing := [file for file in files if not file.is_file()]:
+        raise DataError(f"{source}: {len(missing)} of its images are missing, such as {missing[0]}.")
+    return sorted(files)
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _tokens(file: Path, side: int) -> int:
+    """Estimate what a picture takes from its header; it is decoded only when it is sent."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `open_image` refuses these
+            with Image.open(file) as image:
+                width, height = image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file}: cannot be decoded ({error}).") from error
+    scale = min(1.0, side / max(width, height))
+    return math.ceil(width * scale / TOKEN_PIXELS) * math.ceil(height * scale / TOKEN_PIXELS)

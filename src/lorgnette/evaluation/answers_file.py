@@ -1,0 +1,181 @@
+"""Answers and references as other tools write them: JSON or JSON lines with an id and a text under the usual names.
+
+Understood are a list of objects, such a list under one key, one object a line, and an object of id to text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorgnette.errors import DataError, nearest
+from lorgnette.evaluation.tasks.task import Document
+
+IMAGE_NAMES = ("image", "image_path", "img", "file_name", "filename", "image_file")
+ID_NAMES = (
+    *("id", "question_id", "questionId", "index", "image_id", "imageId", "img_id", "idx", "sample_id", "doc_id", "uid"),
+    *IMAGE_NAMES,
+)
+ANSWER_NAMES = (
+    *("prediction", "predicted", "pred", "predicted_answer", "model_answer", "model_output", "response", "generated"),
+    *("generated_text", "generation", "hypothesis", "answer", "output", "caption", "text"),
+)
+"""In this order: where a file has its references beside the answers, `answer` is what a reference is called."""
+REFERENCE_NAMES = ("references", "reference", "answers", "captions", "answer", "caption", "target", "label", "output")
+KEYED = ("id", "answer")
+"""Names of the two columns that an object of id to text is given."""
+MAX_BYTES = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersFile:
+    """What a file of answers holds.
+
+    Attributes:
+        rows: id -> answer, and what else the file says of it under our own names.
+        id_name: the column that names documents; one of `IMAGE_NAMES` names them by their image.
+        answer_name: the column with the answers.
+    """
+
+    rows: Mapping[str, Mapping[str, Any]]
+    id_name: str
+    answer_name: str
+
+
+def read_answers(path: Path, id_name: str | None = None, answer_name: str | None = None) -> AnswersFile:
+    """Read a file of answers, by the names given or else by the first usual ones that every row has.
+
+    Raises:
+        DataError: if the file cannot be read, no usual name fits, an id is there twice, or an answer is no text.
+    """
+    rows = _objects(path)
+    id_name = _column(path, rows, "id", ID_NAMES, id_name)
+    answer_name = _column(path, rows, "answer", ANSWER_NAMES, answer_name)
+    answers: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(rows):
+        key = key_of(id_name, row[id_name])
+        if key in answers:
+            raise DataError(f"{path}, row {number}: the id {key!r:.100} ({id_name}) was there before.")
+        text = _text(row[answer_name], f"{path}, row {number} ({id_name} {key:.100}), {answer_name}")
+        answers[key] = {
+            "answer": text,
+            "prompt": _own(row, "prompt", str, ""),
+            "raw": _own(row, "raw", str, text),
+            "seconds": _own(row, "seconds", float, None),
+            "stopped_by": row.get("stopped_by") if row.get("stopped_by") in ("end", "length") else None,
+        }
+    return AnswersFile(answers, id_name, answer_name)
+
+
+def read_references(path: Path) -> list[Document]:
+    """Read documents from a plain table of ids and references, with `question`, `type` and `image` where it has them.
+
+    Raises:
+        DataError: if the file cannot be read, or no usual name fits.
+    """
+    rows = _objects(path)
+    id_name = _column(path, rows, "id", ID_NAMES, None)
+    name = _column(path, rows, "reference", REFERENCE_NAMES, None)
+    documents = []
+    for number, row in enumerate(rows):
+        where = f"{path}, row {number}, {name}"
+        given = row[name] if isinstance(row[name], list) else [row[name]]
+        references = tuple(_text(text, where) for text in given)
+        if not references:
+            raise DataError(f"{where}: has no text.")
+        image = next((row[column] for column in IMAGE_NAMES if isinstance(row.get(column), str)), None)
+        documents.append(
+            Document(
+                str(row[id_name]),
+                () if image is None else (image,),
+                _own(row, "question", str, ""),
+                references if len(references) > 1 else references[0],
+                _own(row, "type", str, None),
+            )
+        )
+    return documents
+
+
+def key_of(id_name: str, value: Any) -> str:
+    """Return what a document is called by: its id as text, or its image's file name."""
+    return Path(str(value)).name if id_name in IMAGE_NAMES else str(value)
+
+
+def _column(path: Path, rows: Sequence[Mapping[str, Any]], what: str, usual: Sequence[str], given: str | None) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    everywhere = [name for name in names if all(name in row for row in rows)]
+    if given is None:
+        found = next((name for name in usual if name in everywhere), None)
+        if found is not None:
+            return found
+    elif given in everywhere:
+        return given
+    wanted = f"'{given}'" if given is not None else f"any of {', '.join(usual)}"
+    raise DataError(
+        f"{path}: no column of every row is {wanted}, for the {what}. The rows have: {', '.join(names)[:300]}."
+        f"{nearest(given or usual[0], names)} Next: name it with --{'id' if what == 'id' else 'answer'}-field."
+    )
+
+
+def _objects(path: Path) -> list[dict[str, Any]]:
+    content = _content(path)
+    if isinstance(content, dict):
+        lists = [value for value in content.values() if isinstance(value, list) and value]
+        lists = [value for value in lists if isinstance(value[0], dict)]
+        if len(lists) == 1:
+            content = lists[0]
+        elif content and all(isinstance(value, str) for value in content.values()):
+            content = [dict(zip(KEYED, pair, strict=True)) for pair in content.items()]
+        elif content and all(isinstance(value, dict) for value in content.values()):
+            content = [{"id": key} | value for key, value in content.items()]
+    if not isinstance(content, list) or not content or not all(isinstance(row, dict) for row in content):
+        raise DataError(
+            f"{path}: no list of objects. Allowed: JSON or JSON lines with an id and a text in every row, or an object "
+            "of id to text."
+        )
+    return content
+
+
+def _content(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path}: {path.stat().st_size:,} bytes. Allowed: {MAX_BYTES:,}.")
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"{path}: there is no such file.{nearest(path.name, near)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty.")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as whole:
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        rows = []
+        for number, line in lines:
+            try:
+                rows.append(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                told = f"line {number}: {error}" if rows else str(whole)
+                raise DataError(f"{path}: neither JSON nor JSON lines ({told}). Is it cut off?") from error
+        return rows
+
+
+def _text(value: Any, where: str) -> str:
+    """Return an answer as text; null is an answer that was not given."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"{where}: is {value!r:.80}. Allowed: a text.")
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _own(row: Mapping[str, Any], name: str, kind: type, other: Any) -> Any:
+    value = row.get(name)
+    return value if isinstance(value, kind) else other

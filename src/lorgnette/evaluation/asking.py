@@ -1,0 +1,99 @@
+"""Documents to answers: what a model is shown, and how its answer is taken.
+
+Either an answer is generated, or the letters of a multiple choice are scored at the place where it would begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lorgnette.data.images import read_pixels
+from lorgnette.data.rendered import Rendered
+from lorgnette.data.sample import IMAGE_TAG, Turn
+from lorgnette.errors import DataError
+from lorgnette.evaluation.prompts import fill
+from lorgnette.evaluation.tasks.task import Document
+from lorgnette.inference.answers import answer_batch
+from lorgnette.inference.choices import choose, option_tokens
+from lorgnette.models.learner import Learner
+from lorgnette.models.llava import Llava
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A document as a model is asked it: the filled prompt, and what it becomes in tokens."""
+
+    document: Document
+    text: str
+    turn: Turn
+    prompt: Rendered
+
+
+class Asker:
+    """Ask one model in one way.
+
+    Args:
+        prompt: the text around a question, with fields.
+        max_new_tokens: most tokens of an answer; None scores the letters of the document's choices instead.
+    """
+
+    def __init__(self, learner: Learner, prompt: str, max_new_tokens: int | None) -> None:
+        self.learner = learner
+        self.prompt = prompt
+        self.max_new_tokens = max_new_tokens
+        self.renderer = learner.renderer()
+
+    def question(self, document: Document) -> Question:
+        """Render a document; its images go before the text.
+
+        Raises:
+            DataError: if the prompt names what the document does not have, or the template refuses it.
+        """
+        text = fill(self.prompt, document)
+        turn = Turn("user", f"{IMAGE_TAG}\n" * len(document.images) + text)
+        return Question(document, text, turn, self.renderer.render_prompt(document.id, document.images, (turn,)))
+
+    def answers(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
+        """Answer a batch: `answer`, `raw` and `stopped_by` of each question, in the order given.
+
+        Raises:
+            DataError: if an image cannot be read, or letters are to be scored where there are none.
+        """
+        return self._generated(questions) if self.max_new_tokens is not None else self._chosen(questions)
+
+    def _generated(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
+        assert self.max_new_tokens is not None
+        prompts = [question.prompt for question in questions]
+        decode = self.learner.tokenizer.decode
+        return [
+            {
+                "answer": decode(made.ids, skip_special_tokens=True).strip(),
+                "raw": decode(made.ids, skip_special_tokens=False),
+                "stopped_by": made.stopped_by,
+            }
+            for made in answer_batch(self.learner, prompts, self.max_new_tokens)
+        ]
+
+    def _chosen(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
+        if not isinstance(self.learner, Llava):
+            raise DataError(f"{self.learner.source}: likelihoods of letters are asked of models with images only.")
+        image_processor = self.learner.processor.image_processor
+        options = [option_tokens(self.learner.renderer(), (q.turn,), _letters(q.document)) for q in questions]
+        prompts = [question.prompt for question in questions]
+        chosen = choose(self.learner, prompts, lambda path: read_pixels(image_processor, path), options)
+        return [
+            {
+                "answer": made.option,
+                "raw": ", ".join(f"{letter} {value:.4f}" for letter, value in made.log_probabilities.items()),
+                "stopped_by": "end",
+            }
+            for made in chosen
+        ]
+
+
+def _letters(document: Document) -> list[str]:
+    if not document.choices:
+        raise DataError(f"document {document.id}: has no choices whose likelihood could be compared.")
+    return list(document.choices)

@@ -1,0 +1,61 @@
+"""Metrics of a whole corpus, from the numbers that every answer adds.
+
+Rows' `parts` in predictions.jsonl are enough to compute them again on any choice of rows, as a bootstrap does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from lorgnette.evaluation.metrics import coco_captions, text
+
+Parts = Sequence[Sequence[float]] | np.ndarray
+"""(rows, numbers): what every row adds."""
+
+Aggregate = Callable[[Parts], float]
+
+
+def bleu_of_captions(parts: Parts, order: int) -> float:
+    """Return coco-caption's BLEU from `bleu_parts` of every caption."""
+    return coco_captions.bleu_from_parts(np.sum(parts, axis=0).tolist(), order)
+
+
+def meteor_of_captions(parts: Parts) -> float:
+    """Return METEOR 1.5 of a corpus from the statistics of every caption."""
+    return coco_captions.meteor_from_parts(np.sum(parts, axis=0).tolist())
+
+
+def sacrebleu(parts: Parts) -> float:
+    """Return sacreBLEU's corpus BLEU, 0 to 100, from `sacrebleu_parts` of every answer."""
+    return text.sacrebleu_from_parts(np.sum(parts, axis=0).tolist())
+
+
+def chrf(parts: Parts) -> float:
+    """Return sacreBLEU's corpus chrF, 0 to 100, from `chrf_parts` of every answer."""
+    return text.chrf_from_parts(np.sum(parts, axis=0).tolist())
+
+
+def ratio(parts: Parts) -> float:
+    """Return the sum of the first numbers over the sum of the second: a mean of the rows that count; 0 if none does."""
+    above, below = np.sum(parts, axis=0)
+    return float(above / below) if below else 0.0
+
+
+def mean_of_kinds(parts: Parts) -> float:
+    """Return the mean over kinds of each kind's mean score; rows are (number of the kind, score)."""
+    kinds, scores = np.asarray(parts, dtype=np.float64).T
+    return float(np.mean([scores[kinds == kind].mean() for kind in np.unique(kinds)]))
+
+
+AGGREGATES: Mapping[str, Aggregate] = {
+    **{f"bleu_{order}": partial(bleu_of_captions, order=order) for order in range(1, coco_captions.ORDERS + 1)},
+    "meteor_1_5": meteor_of_captions,
+    "sacrebleu": sacrebleu,
+    "chrf": chrf,
+    "circular_accuracy": ratio,
+    "average_accuracy": mean_of_kinds,
+}
+"""Metric name -> function of the rows' parts of that name: (rows, numbers) -> the corpus's value."""

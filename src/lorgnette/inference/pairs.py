@@ -1,0 +1,32 @@
+"""Batched greedy answers of a text-to-text model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from lorgnette.data.rendered import Rendered
+from lorgnette.inference.engine import Generation
+from lorgnette.models.text_to_text import TextToText
+
+
+@torch.inference_mode()
+def generate_pairs(model: TextToText, prompts: Sequence[Rendered], max_new_tokens: int) -> list[Generation]:
+    """Answer a batch of sources greedily, in the order given.
+
+    Args:
+        max_new_tokens: most tokens of an answer, the one that ends it included.
+    """
+    model.model.eval()
+    pairs = model.collator()(prompts)["row"].to(model.core.device)
+    made = model.core.generate(
+        **model.encoder_inputs(pairs), do_sample=False, num_beams=1, max_new_tokens=max_new_tokens
+    )
+    end = model.tokenizer.eos_token_id
+    answers = []
+    for row in made[:, 1:].tolist():  # the first is the decoder's start
+        ended = end in row
+        ids = row[: row.index(end)] if ended else row
+        answers.append(Generation(tuple(ids), "end" if ended else "length"))
+    return answers

@@ -1,0 +1,167 @@
+"""`lorgnette score`: answers of any tool get the numbers that an evaluation gives, without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import small_sets as sets
+from lorgnette import cli
+from lorgnette.run import read_json, read_json_lines
+
+
+@pytest.fixture
+def rsicd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"filename": f"{n}.tif", "imgid": n, "split": "test", "sentences": [{"raw": text}, {"raw": "a place"}]}
+        for n, text in enumerate(["many planes are parked", "a green field", "boats in a port"])
+    ]
+    file = tmp_path / "dataset_rsicd.json"
+    file.write_text(json.dumps({"images": rows}))
+    return file
+
+
+def score(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr("sys.argv", ["lorgnette", "score", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
+ANSWERS = {"0": "many planes", "1": "a green field", "2": "a river"}
+SHAPES = {
+    "list.json": [{"image_id": int(key), "caption": text} for key, text in ANSWERS.items()],
+    "map.json": ANSWERS,
+    "rows.json": {key: {"prediction": [text], "answer": "gold"} for key, text in ANSWERS.items()},
+    "nested.json": {"model": "x", "predictions": [{"id": key, "response": text} for key, text in ANSWERS.items()]},
+    "images.json": [{"image": f"RSICD/images/{key}.tif", "answer": text} for key, text in ANSWERS.items()],
+    "lines.jsonl": "".join(json.dumps({"question_id": int(k), "text": t}) + "\n" for k, t in ANSWERS.items()),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_usual_shape_gives_the_same_scores(
+    rsicd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    content = SHAPES[name]
+    Path(name).write_text(content if isinstance(content, str) else json.dumps(content))
+    assert score(monkeypatch, name, "--task", "captions", "--references", rsicd, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["n"] == 3
+    assert result["scores"]["rouge_l"]["score"] == pytest.approx((1.22 / 1.94 + 1.0 + 0.5) / 3)
+    folder = Path("results") / Path(name).stem / "captions"
+    assert read_json(folder / "result.json") == result
+    rows = read_json_lines(folder / "predictions.jsonl")
+    assert [row["answer"] for row in rows] == list(ANSWERS.values())
+    assert rows[1]["scores"]["rouge_l"] == 1.0
+    assert rows[0]["reference"] == ["many planes are parked", "a place"]
+    assert (rows[0]["stopped_by"], rows[0]["seconds"]) == (None, None)
+
+
+def test_ids_that_do_not_match(
+    rsicd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("some.json").write_text(json.dumps({"0": "many planes", "1": "a green field", "7": "x", "8": "y"}))
+    words = ("some.json", "--task", "captions", "--references", rsicd)
+    assert score(monkeypatch, *words) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 of 3 documents have no answer (2), 2 of 4 answers belong to no document (7, 8)" in said
+    assert "--unmatched" in said
+    for policy, n in (("wrong", 3), ("drop", 2)):
+        assert score(monkeypatch, *words, "--unmatched", policy, "--output", policy) == 0
+        result = read_json(Path(policy) / "result.json")
+        assert result["n"] == n
+        assert result["counts"] == {"documents_without_answer": 1, "answers_without_document": 2}
+    assert read_json(Path("wrong/result.json"))["unread"] == 1
+    Path("none.json").write_text(json.dumps({"70": "x"}))
+    assert score(monkeypatch, "none.json", *words[1:], "--unmatched", "drop") == 2
+
+
+def test_references_may_be_a_plain_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("test.json").write_text(
+        json.dumps([{"id": 5, "answer": "красный", "type": "color"}, {"id": 6, "answer": "да"}])
+    )
+    Path("final.json").write_text(json.dumps([{"id": 5, "answer": "Красная"}, {"id": 6, "answer": "Да."}]))
+    assert score(monkeypatch, "final.json", "--task", "gqa-ru", "--references", "test.json", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {name: part["score"] for name, part in result["scores"].items()} == {
+        "exact_match": 0.5,
+        "exact_match_lemma": 1.0,
+    }
+    assert result["kinds"] == {"color": {"n": 1, "score": 0.0}}
+
+
+def test_named_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("test.json").write_text(json.dumps({"1": "да", "2": "нет"}))
+    Path("mine.json").write_text(json.dumps([{"nr": 1, "ответ": "да"}, {"nr": 2, "ответ": None}]))
+    words = ("mine.json", "--task", "gqa-ru", "--references", "test.json")
+    assert score(monkeypatch, *words) == 2
+    assert "The rows have: nr, ответ" in " ".join(capsys.readouterr().err.split())
+    assert score(monkeypatch, *words, "--id-field", "nr", "--answer-field", "ответ") == 0
+    shown = capsys.readouterr().out
+    assert "exact_match 0.500 on 2 documents" in shown
+    assert "unread: 1" in shown
+    assert "Next: lorgnette compare results/mine/gqa-ru OTHER-RESULT" in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "the file is empty"),
+        ('[{"id": 1, "answer": "x"}', "Is it cut off?"),
+        ('{"id": 1, "answer": "x"}\n{"id": 2', "line 2"),
+        ("[]", "no list of objects"),
+        ("[1]", "no list of objects"),
+        ('[{"id": 1, "answer": "x"}, {"id": "1", "answer": "y"}]', "was there before"),
+        ('[{"id": 1, "answer": {"a": 1}}]', "Allowed: a text"),
+        ('[{"id": 1, "answers": "x"}]', "for the answer"),
+        ("[" * 100_000, "neither JSON nor JSON lines"),
+    ],
+)
+def test_broken_files_are_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("test.json").write_text(json.dumps({"1": "да"}))
+    Path("mine.json").write_text(content)
+    assert score(monkeypatch, "mine.json", "--task", "gqa-ru", "--references", "test.json") == 2
+    captured = capsys.readouterr()
+    assert says in " ".join(captured.err.split())
+    assert not Path("results/mine/gqa-ru/result.json").exists()
+
+
+def test_own_predictions_are_never_overwritten(
+    rsicd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("list.json").write_text(json.dumps(SHAPES["list.json"]))
+    assert score(monkeypatch, "list.json", "--task", "captions", "--references", rsicd, "--output", "a") == 0
+    words = ("a/predictions.jsonl", "--task", "captions", "--references", rsicd)
+    before = Path("a/predictions.jsonl").read_bytes()
+    assert score(monkeypatch, *words, "--output", "a") == 2
+    assert Path("a/predictions.jsonl").read_bytes() == before
+    assert score(monkeypatch, *words, "--output", "b") == 0  # our own lines are read, too
+    assert read_json(Path("a/result.json"))["scores"] == read_json(Path("b/result.json"))["scores"]
+
+
+def test_gqa_ru_against_its_parquet_and_no_torch(tmp_path: Path) -> None:
+    rows = [sets.gqa_row("1", "n1", "Какого цвета?", "красный"), sets.gqa_row("2", "n1", "Это кот?", "нет")]
+    references = sets.write_gqa(tmp_path / "gqa", rows, sets.image_rows("n1"))
+    (tmp_path / "mine.json").write_text(json.dumps({"1": "красный", "2": "да"}))
+    code = (
+        "import sys; from lorgnette import cli\n"
+        f"sys.argv = ['lorgnette', 'score', 'mine.json', '--task', 'gqa-ru', '--references', {references!r}]\n"
+        "try: cli.main()\nexcept SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "exact_match 0.500 on 2 documents" in done.stdout
