@@ -20,7 +20,8 @@ from lorgnette.models.loading import Llava
 from small import conversation, make_language_model, make_tower
 
 transformers_logging.disable_progress_bar()
-torch.set_num_threads(2)
+# `make test` shares two cores between two workers
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")
