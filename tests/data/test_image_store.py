@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 import wild_images as wild
 from lorgnette.data.image_cache import KnownImages, image_cache
 from lorgnette.data.image_store import ImageStore, image_store
-from lorgnette.errors import InputError, RowError
+from lorgnette.errors import InputError, RowError, RunError
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +96,24 @@ def test_a_broken_cache_is_named(folder: Path, cache: Path) -> None:
     cache.parent.write_text("a file where the folder should be")
     with pytest.raises(InputError, match="XDG_CACHE_HOME"):
         look(folder)
+
+
+def test_what_goes_wrong_elsewhere_is_not_blamed_on_the_cache(folder: Path) -> None:
+    with pytest.raises(PermissionError, match="elsewhere"), image_store(1):
+        raise PermissionError("elsewhere")
+
+
+def test_a_worker_that_dies_is_an_error_that_names_the_image(folder: Path, tmp_path: Path) -> None:
+    class DyingPool:
+        def submit(self, *_: object) -> Future:
+            future: Future = Future()
+            future.set_exception(BrokenProcessPool("killed"))
+            return future
+
+    with image_cache(writable=True) as opened:
+        store = ImageStore(opened, DyingPool())  # type: ignore[arg-type]
+        with pytest.raises(RunError, match=r"0\.png.*--workers 1"):
+            store.facts(str(folder / "0.png"))
 
 
 def test_names_that_are_no_text_are_files_like_others(folder: Path) -> None:

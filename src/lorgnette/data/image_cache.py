@@ -10,8 +10,9 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import PIL
 
@@ -43,20 +44,24 @@ def image_cache(*, writable: bool) -> Iterator[sqlite3.Connection]:
     try:
         if writable:
             file.parent.mkdir(parents=True, exist_ok=True)
-        place = ":memory:" if not writable and not file.is_file() else file.absolute().as_uri()
-        mode = "" if place == ":memory:" or writable else "?mode=ro"
-        connection = sqlite3.connect(place + mode, uri=True, timeout=60)
-        try:
-            if writable or place == ":memory:":
+        is_kept = writable or file.is_file()
+    except OSError as error:
+        raise _unusable(file, error) from error
+    place = f"{file.absolute().as_uri()}{'' if writable else '?mode=ro'}" if is_kept else ":memory:"
+    try:
+        with closing(sqlite3.connect(place, uri=True, timeout=60)) as connection:
+            if writable or not is_kept:
                 connection.executescript(TABLES)
             yield connection
-        finally:
-            connection.close()
-    except (sqlite3.Error, OSError) as error:
-        raise InputError(
-            f"{file}: the cache of image facts cannot be used ({error}). Next: delete this file, or set XDG_CACHE_HOME "
-            "to a folder that can be written."
-        ) from error
+    except sqlite3.Error as error:  # also one that is raised where the cache is used
+        raise _unusable(file, error) from error
+
+
+def _unusable(file: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{file}: the cache of image facts cannot be used ({error}). Next: delete this file, or set XDG_CACHE_HOME to "
+        "a folder that can be written."
+    )
 
 
 def mark_of(path: str) -> Mark:
