@@ -45,13 +45,13 @@ def inspect(
     """
     settle()
     from lorgnette.experiment import outlines  # noqa: PLC0415
-    from lorgnette.models.inspection import describe, outline, show_description  # noqa: PLC0415
+    from lorgnette.models.inspection import describe, describe_source, show_description  # noqa: PLC0415
     from lorgnette.recipe.reading import read_recipe  # noqa: PLC0415
 
     if (model is None) == (recipe is None):
         raise InputError("model inspect takes a MODEL or a --recipe, one of them.")
     if model is not None:
-        show_description(outline(model), console)
+        show_description(describe_source(model), console)
         console.print(f"Next: lorgnette evaluate {model} --task NAME", soft_wrap=True, markup=False)
         return
     assert recipe is not None

@@ -9,14 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lorgnette.models.gemma import image_feature_scale
 from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import fingerprint, load_config
 from lorgnette.models.trainable import Mode, Part, freeze_all_but, parts_table
 from lorgnette.run import read_json
-
-SCALES_IMAGE_FEATURES_BEFORE_5_4 = ("gemma",)
-"""Language models whose input transformers before 5.4 scaled, image features included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +45,8 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
             ("projected", f"layer {config.vision_feature_layer}, {config.vision_feature_select_strategy}"),
             ("chat template", _first_line(learner.template_text() or "")),
         ]
-        old = config.text_config.model_type not in SCALES_IMAGE_FEATURES_BEFORE_5_4
-        facts.append(("reads in", f"transformers {'4.57 and 5' if old else '5.4 and newer'}"))
+        scaled = image_feature_scale(config.text_config) != 1.0
+        facts.append(("reads in", f"transformers {'5.4 and newer' if scaled else '4.57 and 5'}"))
     else:
         facts += [("architecture", f"text to text: {learner.core.config.model_type}"), ("reads in", "transformers")]
     facts.append(("dtype", dtype))
@@ -58,8 +56,8 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
     return Description(tuple(facts), tuple(parts))
 
 
-def outline(source: str) -> Description:
-    """Describe a model by its shapes alone; weights are not read, but for the fingerprint.
+def describe_source(source: str) -> Description:
+    """Describe a folder or hub name by its shapes alone; weights are not read, but for the fingerprint.
 
     Raises:
         ModelError: if the folder is missing or holds something else.

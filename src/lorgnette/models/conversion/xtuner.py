@@ -35,8 +35,6 @@ CHECKPOINT: PartMap = {
 }
 LORA_SETTINGS = {"language_model": "llm_lora", "vision_tower": "visual_encoder_lora"}
 """Part -> what its LoRA is called in XTuner's configuration."""
-FOLDERS = {"language_model": "llm", "vision_tower": "visual_encoder", "projector": "projector"}
-"""Part -> its folder in an export; an adapter's name ends in `_adapter`."""
 DEEPSPEED = "mp_rank_00_model_states.pt"
 
 
