@@ -49,6 +49,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     unfinished.rename(folder)
 
 
+def require_absent(output: Path) -> None:
+    """Check that nothing is where a new folder is to be written.
+
+    Raises:
+        InputError: if something is.
+    """
+    if output.exists():
+        raise InputError(
+            f"{output}: is there already and is left as it is. Next: choose another name for the output, or delete it."
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     # half of a surrogate pair has no UTF-8 form; a question mark in its place is better than no file

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from lorgnette.cli.terminal import console
+from lorgnette.cli.terminal import console, say
 from lorgnette.errors import DataError, InputError, nearest
 
 if TYPE_CHECKING:
@@ -55,13 +55,11 @@ def prepare(
     with locked(out):
         done = gather(source, out, console, keep=sets, urls=url or (), max_download=int(max_download * 1e9))
     _show_prepared(done)
-    console.print(f"The report is in {out / 'prepared.json'}", soft_wrap=True, markup=False)
+    say(f"The report is in {out / 'prepared.json'}")
     if done.rows:
-        console.print(
+        say(
             f"The data set is {out / 'dataset.json'} with {done.rows:,} rows\nNext, in a recipe: data: "
-            f"[{{path: {out / 'dataset.json'}, format: llava, images: {out / 'imagenes'}}}]",
-            soft_wrap=True,
-            markup=False,
+            f"[{{path: {out / 'dataset.json'}, format: llava, images: {out / 'imagenes'}}}]"
         )
     done.check()
 
@@ -143,8 +141,7 @@ def _show_plan(found: dict[str, Any], pictures: Pictures) -> None:
         money + ("" if found["spent"] is None else f"; spent before: {found['spent']:.4f}"),
         "Nothing was sent. Next: the same command without --dry-run",
     ]
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+    say(*lines)
 
 
 def _show_made(made: dict[str, Any], out: Path) -> None:
@@ -161,8 +158,7 @@ def _show_made(made: dict[str, Any], out: Path) -> None:
         f"Next: look through {out / 'review.html'}; then, in a recipe: data: [{{path: {out / 'dataset.json'}, "
         f"format: llava, images: {made['images']}}}]",
     ]
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+    say(*lines)
 
 
 def _show_prepared(done: Prepared) -> None:
@@ -172,12 +168,10 @@ def _show_prepared(done: Prepared) -> None:
         table.add_row(name, *(f"{counts[state]:,}" for state in states))
     console.print(table)
     selection = done.selection
-    console.print(f"{selection.read:,} rows read, {done.rows:,} kept; dropped: {sum(selection.dropped.values()):,}")
-    lines = [
-        f"  {count:,} {reason} (the first: {selection.examples[reason]})" for reason, count in selection.dropped.items()
-    ]
+    dropped = selection.dropped
+    lines = [f"{selection.read:,} rows read, {done.rows:,} kept; dropped: {dropped.total():,}"]
+    lines += [f"  {count:,} {reason} (the first: {selection.examples[reason]})" for reason, count in dropped.items()]
     lines += [f"refused: {reason}" for reason in done.refused]
     lines += [f"unpack by hand, Python cannot: {label}" for label in done.by_hand]
     lines += [f"still to fetch: {line}" for line in done.to_fetch()]
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+    say(*lines)

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from lorgnette.cli.terminal import console, settle
-from lorgnette.errors import InputError
+from lorgnette.cli.terminal import console, named_values, say, settle
 
 Images = Annotated[str | None, typer.Option(help="The folder of its images.", show_default=False)]
 TaskOption = Annotated[
@@ -66,9 +65,7 @@ def evaluate(
             label=task,
         )
     show_result(result)
-    console.print(
-        f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT", soft_wrap=True, markup=False
-    )
+    say(f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT")
 
 
 def score(
@@ -115,24 +112,17 @@ def score(
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return
     show_result(result)
-    console.print(
-        f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT", soft_wrap=True, markup=False
-    )
+    say(f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT")
 
 
 def task_options(data: str | None, images: str | None, options: list[str] | None) -> dict[str, str]:
     """Return what a task is made with, from --data, --images and --option NAME=VALUE.
 
     Raises:
-        InputError: if an option has no `=`.
+        InputError: if an option has no name or no `=`.
     """
-    given = {name: value for name, value in (("path", data), ("images", images)) if value is not None}
-    for option in options or []:
-        name, equals, value = option.partition("=")
-        if not equals:
-            raise InputError(f"--option {option}: has no '='. Allowed: --option NAME=VALUE.")
-        given[name] = value
-    return given
+    places = {name: value for name, value in (("path", data), ("images", images)) if value is not None}
+    return places | named_values(options)
 
 
 def show_result(result: dict[str, Any]) -> None:
@@ -143,12 +133,12 @@ def show_result(result: dict[str, Any]) -> None:
         low, high = part["interval"]
         indent = "" if name == main else "  "
         value = f"{part['score']:.3f} on {part['n']:,} documents (95 % interval {low:.3f} to {high:.3f})"
-        console.print(f"{indent}{name} {value}", markup=False)
+        say(f"{indent}{name} {value}")
     for kind, part in result["kinds"].items():
-        console.print(f"  {kind}: {part['score']:.3f} on {part['n']:,}", markup=False)
+        say(f"  {kind}: {part['score']:.3f} on {part['n']:,}")
     counts = {"unread": result["unread"], "stopped_by_length": result["stopped_by_length"]} | result["counts"]
     for name, count in (counts | result["data"]["unusable"]).items():
         if count:
-            console.print(f"  {name.replace('_', ' ')}: {count:,}", markup=False)
+            say(f"  {name.replace('_', ' ')}: {count:,}")
     for warning in result["warnings"]:
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from lorgnette.data.templates import TEMPLATES, chat_template
-from lorgnette.errors import InputError, LorgnetteError, ModelError, nearest
+from lorgnette.errors import LorgnetteError, ModelError, nearest
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
 from lorgnette.models.gemma import correct_projector, pin_activation
 from lorgnette.models.llava import Llava, blank_image
@@ -34,17 +34,6 @@ from lorgnette.models.quantization import four_bit, hold_to_plan
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def dtype_of(name: str) -> torch.dtype:
-    """Return a dtype by its name.
-
-    Raises:
-        InputError: if there is none of that name here.
-    """
-    if name not in DTYPES:
-        raise InputError(f"dtype {name}: Allowed: {', '.join(DTYPES)}.{nearest(name, DTYPES)}")
-    return DTYPES[name]
 
 
 def load_llava(

@@ -26,7 +26,7 @@ from lorgnette.models.llava import Llava
 from lorgnette.models.loading import DTYPES, explained, fingerprint
 from lorgnette.models.quantization import take_dequantized
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
-from lorgnette.run import library_versions, read_json
+from lorgnette.run import library_versions, read_json, require_absent
 
 TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
 """Largest difference of logits, relative to the largest one, that rounding to a dtype explains."""
@@ -56,8 +56,7 @@ def merge_adapters(
         InputError: if the base is not the one that an adapter was trained on, or the output exists.
         RunError: if the logits differ by more than rounding explains.
     """
-    if output.exists():
-        raise InputError(f"{output}: exists already and is left as it is. Next: choose another OUTPUT.")
+    require_absent(output)
     learner = load_model(base, torch.float32)
     asked = _noise() if samples is None else _first(samples, images)
     for adapter in adapters:
