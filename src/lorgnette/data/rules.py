@@ -25,8 +25,7 @@ def require_usable(sample: Sample | DataError, require_image: RequireImage = req
         try:
             require_image(image)
         except RowError as error:
-            where = f"{sample.origin} (id {sample.id})"
-            raise RowError(error.kind, where, f"{image[:200]}: {error.reason}") from error
+            raise RowError(error.kind, sample.where, f"{image[:200]}: {error.reason}") from error
     check_sample(sample)
     return sample
 

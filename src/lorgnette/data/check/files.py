@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lorgnette.data.check.findings import Checked, place_of
+from lorgnette.data.check.findings import Checked
 from lorgnette.data.check.report import shown_segments, write_page, write_sample_page
 from lorgnette.data.check.segments import printable
 from lorgnette.data.check.show import find_row
@@ -81,7 +81,7 @@ def show_row(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore, 
     shown = find_row(parts, wanted, store)
     part, sample = shown.part, shown.sample
     pieces = shown_segments(part, sample, shown.encoded)
-    console.print(f"{part.name}: {printable(place_of(sample))}", markup=False, style="bold", soft_wrap=True)
+    console.print(f"{part.name}: {printable(sample.where)}", markup=False, style="bold", soft_wrap=True)
     tokens = part.renderer.expansion.image_tokens if part.renderer else 0
     console.print(sample_text(pieces, tokens, coloured=console.color_system is not None), soft_wrap=True)
     if shown.encoded is not None:
@@ -93,7 +93,7 @@ def show_row(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore, 
     if shown.note:
         console.print(printable(shown.note), markup=False, soft_wrap=True)
     file = page.with_name(f"{page.stem}-{_file_name(wanted)[:80]}.html")
-    write_sample_page(file, place_of(sample), part, sample, shown.encoded, shown.note)
+    write_sample_page(file, sample.where, part, sample, shown.encoded, shown.note)
     return file
 
 

@@ -150,8 +150,3 @@ class Checked:
                 for found in self.sorted()
             ],
         }
-
-
-def place_of(sample: Sample) -> str:
-    """Return where a sample is, as errors say it."""
-    return f"{sample.origin} (id {sample.id})"

@@ -13,7 +13,7 @@ from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
-from lorgnette.data.check.findings import Checked, place_of
+from lorgnette.data.check.findings import Checked
 from lorgnette.data.check.segments import unfinished_answers
 from lorgnette.data.check.twins import HeldOut, HeldOutPurpose, Seen, Twin
 from lorgnette.data.encodings import Encodings
@@ -131,7 +131,7 @@ class _PartCheck:
         self._count_mended(sample, encoded)
         twins = self._count_twins(sample)
         if twins:
-            self._reject(sample, twins[0].kind, f"{place_of(sample)}: {twins[0].reason}")
+            self._reject(sample, twins[0].kind, f"{sample.where}: {twins[0].reason}")
         elif self.checked.root is not None:
             self.checked.rows.append(row_json(llava_row(sample, self.checked.root)))
         self._choose(sample, encoded)
@@ -164,7 +164,7 @@ class _PartCheck:
         self.checked.supervised += sum(label != IGNORE_INDEX for label in encoded.labels)
 
     def _count_mended(self, sample: Sample, encoded: Encoded | None) -> None:
-        place = place_of(sample)
+        place = sample.where
         for kind in dict.fromkeys(sample.mended):
             self.checked.add(kind, "mend", place, "put right by the reader")
         facts = {image: self.store.facts(image) for image in dict.fromkeys(sample.images)}
@@ -183,7 +183,7 @@ class _PartCheck:
 
     def _count_twins(self, sample: Sample) -> list[Twin]:
         """Count a row that stands elsewhere as well; return why a fixed file leaves it out."""
-        place = place_of(sample)
+        place = sample.where
         images = [self.store.facts(image).sha256 or image for image in sample.images]
         if self.part.purpose != "train":
             self.held_out[self.part.purpose].add(sample, images, f"{self.part.name}: {place}")

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from lorgnette.data.readers.image_cells import cell_of, images_of
 from lorgnette.data.readers.image_lookup import CocoFolder, ImageFolder
-from lorgnette.data.readers.source import ReaderOptions, SourceSpec, read_options
-from lorgnette.data.readers.source_rows import folder_of_images, source_rows
+from lorgnette.data.readers.source import ReaderOptions, SourceSpec, folder_of_images, read_options, source_rows
+from lorgnette.data.readers.tables import Row, records_of
 from lorgnette.data.readers.turns import LiteralTags, build_sample, checked_text, id_of
 from lorgnette.data.sample import Origin, Sample, Turn
 from lorgnette.errors import DataError, LeftOut, RowError
@@ -49,14 +49,8 @@ def read_instruct(spec: SourceSpec) -> Iterator[Sample | DataError]:
     """
     options = read_options(InstructOptions, spec)
     folder = folder_of_images(spec, outside=options.outside_images)
-    for found in source_rows(spec, options.config):
-        if isinstance(found, RowError):
-            yield found
-            continue
-        try:
-            yield _sample(*found, folder, options)
-        except RowError as error:
-            yield error
+    rows = source_rows(spec, options.config)
+    yield from records_of(rows, lambda origin, row: _sample(origin, row, folder, options))
 
 
 def instruct_variants(spec: SourceSpec) -> Iterator[str]:
@@ -67,17 +61,14 @@ def instruct_variants(spec: SourceSpec) -> Iterator[str]:
     """
     options = read_options(InstructOptions, spec)
     for found in source_rows(spec, options.config):
-        if not isinstance(found, RowError) and isinstance(found[1], dict):
-            row = found[1]
+        if not isinstance(found, RowError):
+            _, row = found
             names = [options.columns.get(column, column) for column in COLUMNS]
             filled = [name for name in names if not _is_blank(row.get(name)) and row.get(name) != []]
             yield f"{' + '.join(filled) or 'no known column'}; {options.question} -> {options.target}"
 
 
-def _sample(origin: Origin, row: Any, folder: ImageFolder | CocoFolder, options: InstructOptions) -> Sample:
-    if not isinstance(row, dict):
-        reason = f"a {type(row).__name__}. Allowed: an object with `instruction` and `output`."
-        raise RowError("row is no object", str(origin), reason)
+def _sample(origin: Origin, row: Row, folder: ImageFolder | CocoFolder, options: InstructOptions) -> Sample:
     named: dict[str, Any] = {column: row.get(options.columns.get(column, column)) for column in COLUMNS}
     name = id_of(None if _is_blank(named["id"]) else named["id"], origin)
     where = f"{origin} (id {name})"
