@@ -18,8 +18,8 @@ from lorgnette.data.readers.tables import Row, records_of
 from lorgnette.data.readers.turns import (
     ROLE_KEYS,
     TEXT_KEYS,
+    ImagePart,
     LiteralTags,
-    Part,
     RepeatedTags,
     build_sample,
     content_of,
@@ -122,7 +122,7 @@ def _sample(origin: Origin, row: Row, folder: ImageFolder | CocoFolder, options:
     _leave_out(cell, options.leave_out, where)
     spoken = _turns_of(row, options, where)
     turns: list[Turn] = []
-    parts: list[Part] = []
+    parts: list[ImagePart] = []
     for turn in spoken:
         if not isinstance(turn, dict):
             reason = f"a turn is a {type(turn).__name__}. Allowed: an object with `from` and `value`."
@@ -152,7 +152,7 @@ def _turns_of(row: Mapping[str, Any], options: LlavaOptions, where: str) -> list
 
 
 def _with_parts(
-    of_row: list[FoundImage], parts: list[Part], folder: ImageFolder | CocoFolder, where: str
+    of_row: list[FoundImage], parts: list[ImagePart], folder: ImageFolder | CocoFolder, where: str
 ) -> list[FoundImage]:
     """Return the images in the order of their parts: a part without a source stands for the next image of the row."""
     if not parts:
