@@ -35,7 +35,7 @@ from lorgnette.models.trainable import Part, parts_table
 from lorgnette.processes import is_main, processes
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Evaluation, Recipe, Stage
-from lorgnette.run import append_json_line, locked, provenance, read_json, write_text
+from lorgnette.run import RECORD, append_json_line, locked, provenance, read_json, write_text
 from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.hand_over import brings_projector, merged_model, needs_start, put_projector
 from lorgnette.training.samples import samples_of
@@ -210,7 +210,7 @@ def measure(
 def train(recipe: Recipe, output: Path, console: Console) -> str:
     """Run the stages that have not ended, one after another, and merge the last one's result into `merged/`."""
     folder = output / "merged"
-    if (folder / "lorgnette.json").exists():
+    if (folder / RECORD).exists():
         return str(folder)
     if folder.exists():
         raise InputError(f"{folder}: is no model that Lorgnette merged. It is left as it is. Next: move it away.")

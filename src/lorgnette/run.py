@@ -27,6 +27,9 @@ from lorgnette.processes import is_main
 WHOLE = "whole.json"
 """Written last into a checkpoint: names and sizes of its files. Without it a checkpoint does not count."""
 
+RECORD = "lorgnette.json"
+"""In every folder of a model, an adapter or a projector that we write: what it is, and what it was made of."""
+
 
 def cache_folder(kind: str) -> Path:
     """Return the folder for one kind of things that can be made again: `lorgnette/KIND` under `XDG_CACHE_HOME`.
@@ -100,6 +103,19 @@ def read_json(path: Path) -> Any:
         raise DataError(
             f"{path}: cannot be read as JSON ({error}). Next: delete it and run the command again."
         ) from error
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read what a folder says of itself, empty if it says nothing.
+
+    Raises:
+        DataError: if its record is no JSON object.
+    """
+    file = folder / RECORD
+    record = read_json(file) if file.is_file() else {}
+    if not isinstance(record, dict):
+        raise DataError(f"{file}: is no JSON object. Next: copy the folder anew.")
+    return record
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import fingerprint, load_config
 from lorgnette.models.trainable import Mode, Part, freeze_all_but, parts_table
-from lorgnette.run import read_json
+from lorgnette.run import read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,8 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
         dtype: in which its frozen weights are held.
     """
     facts = [("model", learner.source)]
-    record = Path(learner.source) / "lorgnette.json"
-    if record.is_file():
-        facts.append(("kind", str(read_json(record).get("kind", "unknown"))))
+    if record := read_record(Path(learner.source)):
+        facts.append(("kind", str(record.get("kind", "unknown"))))
     if isinstance(learner, Llava):
         config = learner.core.config
         height, width = learner.image_size

@@ -32,6 +32,7 @@ from lorgnette.models.gemma import correct_projector, pin_activation
 from lorgnette.models.llava import Llava, blank_image
 from lorgnette.models.quantization import four_bit, hold_to_plan
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
+from lorgnette.run import RECORD
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -226,7 +227,7 @@ def fingerprint(source: str | Path) -> str:
         else [
             file
             for file in (*sorted(path.iterdir()), *sorted((path / PROMPT_FOLDER).glob("*")))
-            if file.suffix in {".json", ".safetensors", ".jinja", ".model"} and file.name != "lorgnette.json"
+            if file.suffix in {".json", ".safetensors", ".jinja", ".model"} and file.name != RECORD
         ]
     )
     # 14 GB take a minute to read; the state that the system keeps of each file tells whether they must be read again

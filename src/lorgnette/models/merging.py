@@ -26,7 +26,7 @@ from lorgnette.models.llava import Llava
 from lorgnette.models.loading import DTYPES, explained, fingerprint
 from lorgnette.models.quantization import take_dequantized
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
-from lorgnette.run import library_versions, read_json, require_absent
+from lorgnette.run import library_versions, read_record, require_absent
 
 TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
 """Largest difference of logits, relative to the largest one, that rounding to a dtype explains."""
@@ -87,7 +87,7 @@ def merge_adapters(
 
 def _with_adapter(learner: Learner, base: str, folder: Path) -> Learner:
     """Put what a folder holds onto the model: LoRA and projector, tensors trained in place, a soft prompt."""
-    record = read_json(folder / "lorgnette.json") if (folder / "lorgnette.json").is_file() else {}
+    record = read_record(folder)
     trained_on = record.get("base_fingerprint")
     if trained_on is not None and trained_on != fingerprint(base):
         raise InputError(

@@ -20,7 +20,7 @@ from lorgnette.data.rendering import TooLong
 from lorgnette.errors import ModelError
 from lorgnette.models.loading import explained, load_config, require_clean_load
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, SoftPrompt, Whole, read_prompt, save_prompt
-from lorgnette.run import whole_folder, write_json
+from lorgnette.run import RECORD, whole_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class TextToText:
             self.tokenizer.save_pretrained(unfinished)
             if self.soft_prompt is not None:
                 save_prompt(self.soft_prompt, unfinished / PROMPT_FOLDER)
-            write_json(unfinished / "lorgnette.json", record)
+            write_json(unfinished / RECORD, record)
 
 
 def load_text_to_text(source: str, dtype: torch.dtype | str = "auto", *, meta: bool = False) -> TextToText:

@@ -32,7 +32,7 @@ from lorgnette.models.trainable import (
 from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
 from lorgnette.recipe.sections import Stage
-from lorgnette.run import last_whole_checkpoint, read_json, write_json
+from lorgnette.run import last_whole_checkpoint, read_json, read_record, write_json
 from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
 from lorgnette.training.samples import render_sources
@@ -125,7 +125,7 @@ def run_stage(
 
 def restore_stage(stage: Stage, learner: Learner, folder: Path, *, keep_projector: bool = False) -> Learner:
     """Bring back the result of a stage that has ended onto the model that it started from."""
-    base = read_json(folder / TRAINED_FOLDER / "lorgnette.json")["base_fingerprint"]
+    base = read_record(folder / TRAINED_FOLDER).get("base_fingerprint")
     if base != fingerprint(learner.source):
         raise InputError(
             f"{folder}: was trained on another model than {learner.source} is now. It is left as it is. Next: bring "

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lorgnette.errors import ModelError
+from lorgnette.run import write_json
 
 STEMS = ("model", "pytorch_model", "adapter_model")
 """Names of weight files in model folders, without their suffix."""
@@ -240,8 +241,7 @@ def write_weights(tensors: Tensors, folder: Path, max_shard_bytes: int = 4_000_0
     if len(shards) > 1:
         places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
         total = sum(tensor.nbytes for tensor in tensors.values())
-        text = json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2)
-        (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+        write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
 
 
 def write_pickle(tensors: Tensors, file: Path) -> None:
