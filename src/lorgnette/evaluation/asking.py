@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorgnette.data.images import read_pixels
 from lorgnette.data.rendered import Rendered
 from lorgnette.data.sample import IMAGE_TAG, Turn
 from lorgnette.errors import DataError
@@ -79,10 +78,10 @@ class Asker:
     def _chosen(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
         if not isinstance(self.learner, Llava):
             raise DataError(f"{self.learner.source}: likelihoods of letters are asked of models with images only.")
-        image_processor = self.learner.processor.image_processor
-        options = [option_tokens(self.learner.renderer(), (q.turn,), _letters(q.document)) for q in questions]
+        renderer = self.learner.renderer()
+        options = [option_tokens(renderer, (q.turn,), _letters(q.document)) for q in questions]
         prompts = [question.prompt for question in questions]
-        chosen = choose(self.learner, prompts, lambda path: read_pixels(image_processor, path), options)
+        chosen = choose(self.learner, prompts, self.learner.collator().pixels, options)
         return [
             {
                 "answer": made.option,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorgnette.data.images import read_pixels
 from lorgnette.data.rendered import Rendered
 from lorgnette.data.templates import stop_ids
 from lorgnette.inference.engine import Generation, generate
@@ -22,5 +21,4 @@ def answer_batch(learner: Learner, prompts: Sequence[Rendered], max_new_tokens: 
     """
     if not isinstance(learner, Llava):
         return generate_pairs(learner, prompts, max_new_tokens)
-    image_processor, stop = learner.processor.image_processor, stop_ids(learner.template())
-    return generate(learner, prompts, lambda path: read_pixels(image_processor, path), max_new_tokens, stop)
+    return generate(learner, prompts, learner.collator().pixels, max_new_tokens, stop_ids(learner.template()))

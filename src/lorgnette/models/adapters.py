@@ -30,6 +30,9 @@ from lorgnette.models.trainable import Mode, master_weights, part_of
 
 PROJECTOR = "multi_modal_projector"
 TRAINED = "trained.safetensors"
+TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
+"""Largest difference of logits, relative to the largest one, that rounding explains where one side computes in a dtype:
+bfloat16 has 8 bits of mantissa and rounds in every layer."""
 
 
 def add_lora(

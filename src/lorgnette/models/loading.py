@@ -25,8 +25,8 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from lorgnette.data.templates import TEMPLATES, chat_template
-from lorgnette.errors import LorgnetteError, ModelError, nearest
+from lorgnette.data.templates import set_template
+from lorgnette.errors import LorgnetteError, ModelError, first_line, nearest
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
 from lorgnette.models.gemma import correct_projector, pin_activation
 from lorgnette.models.llava import Llava, blank_image
@@ -86,8 +86,7 @@ def load_llava(
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     if template is not None:
-        chat_template(tokenizer, template)  # refuses a template that this tokenizer cannot end
-        tokenizer.chat_template = TEMPLATES[template].jinja
+        set_template(tokenizer, template)
     llava = replace(bind(model.eval(), tokenizer, image_processor, source), quantization=quantization)
     prompt = Path(source) / PROMPT_FOLDER
     return replace(llava, soft_prompt=read_prompt(model, prompt)) if prompt.is_dir() else llava
@@ -179,7 +178,7 @@ def explained(source: str, what: str) -> Iterator[None]:
     except LorgnetteError:
         raise
     except Exception as error:  # what a broken folder makes the libraries raise has no common class
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         path = Path(source)
         if path.is_dir():
             files = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"

@@ -20,16 +20,13 @@ from lorgnette.data.images import keep_image
 from lorgnette.data.readers import read_samples
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
 from lorgnette.errors import DataError, InputError, ModelError, RunError
-from lorgnette.models.adapters import TRAINED, merge, require_equal_logits, require_same_tensors
+from lorgnette.models.adapters import TOLERANCES, TRAINED, merge, require_equal_logits, require_same_tensors
 from lorgnette.models.learner import Learner, load_model, save_model
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import DTYPES, explained, fingerprint
 from lorgnette.models.quantization import take_dequantized
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
 from lorgnette.run import library_versions, read_record, require_absent
-
-TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
-"""Largest difference of logits, relative to the largest one, that rounding to a dtype explains."""
 
 
 def merge_adapters(

@@ -17,7 +17,7 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from lorgnette.data.templates import TEMPLATES, chat_template
+from lorgnette.data.templates import TEMPLATES, set_template
 from lorgnette.errors import ModelError
 from lorgnette.models.conversion.names import PartMap, join, require_same, shapes_of, split, without_recomputed
 from lorgnette.models.conversion.parts import Layer, Projector, folded, projector_from
@@ -229,8 +229,7 @@ def write_whole(
             f"--template NAME, the one that it was trained with ({', '.join(TEMPLATES)}); LLaVA-1.5's is vicuna_v1."
         )
     if template is not None:
-        chat_template(tokenizer, template)
-        tokenizer.chat_template = TEMPLATES[template].jinja
+        set_template(tokenizer, template)
     parts = {
         "language_model": whole.language_model,
         "vision_tower": whole.vision_tower,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from lorgnette.data.templates import TEMPLATES, chat_template, stop_ids
+from lorgnette.data.templates import chat_template, set_template, stop_ids
 from lorgnette.errors import ModelError
 from lorgnette.models.conversion.lora import Adapter
 from lorgnette.models.conversion.names import KeyMap, rename, require_same, shapes_of, without_recomputed
@@ -184,8 +184,7 @@ def convert_internlm2(folder: Path, output: Path, *, template: str | None, dtype
     if template is not None or not tokenizer.chat_template:
         name = template or "internlm2"
         notes.append(f"the chat template is {name}")
-        chat_template(tokenizer, name)
-        tokenizer.chat_template = TEMPLATES[name].jinja
+        set_template(tokenizer, name)
     generation = GenerationConfig()
     if (folder / "generation_config.json").is_file():
         generation = GenerationConfig.from_pretrained(folder)
