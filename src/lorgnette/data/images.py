@@ -44,11 +44,14 @@ def open_image(path: str | Path) -> Image.Image:
 
 
 @contextmanager
-def opened(path: str | Path, content: bytes | None = None) -> Iterator[ImageFile.ImageFile]:
+def opened(
+    path: str | Path, content: bytes | None = None, most_pixels: int = MAX_PIXELS
+) -> Iterator[ImageFile.ImageFile]:
     """Open an image whose pixels are decoded within the block; whatever is wrong with the file is a `RowError`.
 
     Args:
         content: the file's bytes, where they have been read already.
+        most_pixels: how large it may be.
 
     Raises:
         RowError: kinds "image missing", "image empty", "not an image", "image huge", "image truncated" and "image
@@ -60,8 +63,8 @@ def opened(path: str | Path, content: bytes | None = None) -> Iterator[ImageFile
             source = _regular_file(path) if content is None else io.BytesIO(content)
             image = Image.open(source, formats=_formats())
             with image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise _huge(path, f"{image.width} x {image.height} pixels. Allowed: {MAX_PIXELS:,} in all.")
+                if image.width * image.height > most_pixels:
+                    raise _huge(path, f"{image.width} x {image.height} pixels. Allowed: {most_pixels:,} in all.")
                 yield image
     except RowError:
         raise

@@ -10,7 +10,7 @@ from typing import Any
 from tenacity import AsyncRetrying, retry_if_exception_type
 
 from lorgnette.data.making_endpoint import Endpoint, Rejected, ask, connect
-from lorgnette.data.making_images import Picture, data_url
+from lorgnette.data.making_images import Picture, sent_url
 from lorgnette.data.making_log import Answer, Ledger, Tokens
 from lorgnette.data.making_plan import Settings, estimate, settled, usable_answers
 from lorgnette.data.making_prompts import messages, response_format
@@ -96,7 +96,7 @@ async def _ask_about(work: _Work, picture: Picture) -> None:
         reraise=True,
     )
     try:
-        url = await asyncio.to_thread(data_url, picture.path, work.settings.image_side)
+        url = await asyncio.to_thread(sent_url, picture.path, work.settings.image_side)
         while settled(answers, prompt) is None:
             said = messages(prompt, url, answers)
             expected = estimate(picture, prompt, answers, work.settings.max_tokens)

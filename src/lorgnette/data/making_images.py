@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import math
 import warnings
 from collections.abc import Iterable
@@ -15,6 +13,7 @@ from PIL import Image
 
 from lorgnette.data.images import open_image
 from lorgnette.data.readers import read_samples
+from lorgnette.data.thumbnails import data_url
 from lorgnette.errors import DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -82,7 +81,7 @@ def find_pictures(images: Path, side: int, held_out: Iterable[Path] = ()) -> Pic
     return found
 
 
-def data_url(path: Path, side: int) -> str:
+def sent_url(path: Path, side: int) -> str:
     """Encode a picture as JPEG, upright, no side longer than `side`.
 
     Raises:
@@ -90,9 +89,7 @@ def data_url(path: Path, side: int) -> str:
     """
     picture = open_image(path)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_url(picture, "JPEG", quality=90)
 
 
 def _files(images: Path) -> list[Path]:

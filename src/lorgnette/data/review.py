@@ -6,20 +6,15 @@ load anything. Whatever came from a model is escaped.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
-from lorgnette.data.images import open_image
 from lorgnette.data.making_prompts import Pair
-from lorgnette.errors import DataError
+from lorgnette.data.thumbnails import Thumbnail, thumbnail
+from lorgnette.pages import render_page
 from lorgnette.run import write_text
 
 MOST_CARDS = 300
@@ -31,34 +26,22 @@ THUMBNAIL_PIXELS = 256
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A picture with its pairs, or with the reason why there are none."""
+    """A picture with its pairs, or with the reason why there are none; without a path it cannot be shown."""
 
     name: str
     path: Path | None
     pairs: tuple[Pair, ...]
     failure: str
 
-    def url(self) -> str:
-        """Return the picture as a small data: URL, or nothing where it cannot be shown."""
-        if self.path is None:
-            return ""
-        try:
-            picture = open_image(self.path)
-        except DataError:
-            return ""
-        picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=80)
-        return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
 
 def write_review(path: Path, made: Mapping[str, Any], cards: Sequence[Card]) -> None:
     """Write the page: pictures chosen by a hash of their name, so that nobody picks the prettiest, then failures."""
     good = sorted((card for card in cards if not card.failure), key=_by_chance)
     failed = [card for card in cards if card.failure]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = resources.files(__package__).joinpath("review.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(
+    page = render_page(
+        __package__,
+        "review.html.j2",
+        {"thumbnail": lambda card: thumbnail(card.path, THUMBNAIL_PIXELS) if card.path else Thumbnail()},
         made=made,
         good=sorted(good[:MOST_CARDS], key=lambda card: card.name),
         good_total=len(good),

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from lorgnette.data.check.findings import Checked
 from lorgnette.data.check.report import shown_segments, write_page, write_sample_page
-from lorgnette.data.check.segments import printable
 from lorgnette.data.check.show import find_row
 from lorgnette.data.check.terminal import sample_text
 from lorgnette.data.image_store import ImageStore
@@ -18,6 +17,7 @@ from lorgnette.data.parts import Part
 from lorgnette.data.sample import Sample
 from lorgnette.data.writing import images_root, llava_list, row_json
 from lorgnette.errors import InputError
+from lorgnette.pages import printable_lines
 from lorgnette.run import write_json, write_text
 
 REJECTED = "rejected.jsonl"
@@ -81,7 +81,7 @@ def show_row(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore, 
     shown = find_row(parts, wanted, store)
     part, sample = shown.part, shown.sample
     pieces = shown_segments(part, sample, shown.encoded)
-    console.print(f"{part.name}: {printable(sample.where)}", markup=False, style="bold", soft_wrap=True)
+    console.print(f"{part.name}: {printable_lines(sample.where)}", markup=False, style="bold", soft_wrap=True)
     tokens = part.renderer.expansion.image_tokens if part.renderer else 0
     console.print(sample_text(pieces, tokens, coloured=console.color_system is not None), soft_wrap=True)
     if shown.encoded is not None:
@@ -89,9 +89,9 @@ def show_row(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore, 
         text = sum(piece.tokens for piece in pieces if piece.role != "image")
         console.print(f"{text:,} text tokens, {supervised:,} of them supervised; {len(sample.images)} images")
     for image in sample.images:
-        console.print(printable(image), markup=False, style="dim", soft_wrap=True)
+        console.print(printable_lines(image), markup=False, style="dim", soft_wrap=True)
     if shown.note:
-        console.print(printable(shown.note), markup=False, soft_wrap=True)
+        console.print(printable_lines(shown.note), markup=False, soft_wrap=True)
     file = page.with_name(f"{page.stem}-{_file_name(wanted)[:80]}.html")
     write_sample_page(file, sample.where, part, sample, shown.encoded, shown.note)
     return file
