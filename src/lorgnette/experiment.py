@@ -23,7 +23,7 @@ from lorgnette.comparison.training_record import read_training
 from lorgnette.data.templates import require_template
 from lorgnette.errors import InputError, RecipeError
 from lorgnette.evaluation.evaluate import Settings, evaluate
-from lorgnette.evaluation.results import RESULT
+from lorgnette.evaluation.schema import RESULT
 from lorgnette.evaluation.tasks import find_task, read_documents
 from lorgnette.models.assembly import assemble, located
 from lorgnette.models.conversion.huggingface import two_layers

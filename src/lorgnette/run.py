@@ -6,6 +6,7 @@ first and renamed when it was complete, so that a kill at any moment leaves the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -150,6 +151,12 @@ def append_json_line(path: Path, row: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync_tree(folder: Path) -> None:

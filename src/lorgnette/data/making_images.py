@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from lorgnette.data.images import open_image
 from lorgnette.data.readers import read_samples
 from lorgnette.data.thumbnails import data_url
 from lorgnette.errors import DataError
+from lorgnette.run import file_hash
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 TOKEN_PIXELS = 28
@@ -56,7 +56,7 @@ def find_pictures(images: Path, side: int, held_out: Iterable[Path] = ()) -> Pic
     Raises:
         DataError: if there are none, or held-out data cannot be read.
     """
-    forbidden = {_hash(file) for source in held_out for file in _held_out_files(source)}
+    forbidden = {file_hash(file) for source in held_out for file in _held_out_files(source)}
     found = Pictures(images if images.is_dir() else images.parent)
     files = _files(images)
     if not files:
@@ -67,7 +67,7 @@ def find_pictures(images: Path, side: int, held_out: Iterable[Path] = ()) -> Pic
         if not name.isprintable():
             found.broken[ascii(name)] = "a file name that cannot be written"
             continue
-        sha256 = _hash(file)
+        sha256 = file_hash(file)
         if sha256 in seen:
             found.copies[name] = seen[sha256]
         elif sha256 in forbidden:
@@ -108,11 +108,6 @@ def _held_out_files(source: Path) -> list[Path]:
     if missing := [file for file in files if not file.is_file()]:
         raise DataError(f"{source}: {len(missing)} of its images are missing, such as {missing[0]}.")
     return sorted(files)
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _tokens(file: Path, side: int) -> int:

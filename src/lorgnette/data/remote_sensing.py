@@ -20,6 +20,7 @@ from rich.console import Console
 from lorgnette.data.archive_parts import FOREIGN
 from lorgnette.data.remote_sensing_images import SETS, SUFFIXES, Candidate, regular_files
 from lorgnette.data.remote_sensing_placing import IMAGES, Images, check_placed, settle, settle_archives
+from lorgnette.data.writing import llava_list, row_json
 from lorgnette.errors import DataError, MissingExtra, nearest
 from lorgnette.progress import progress_bar
 from lorgnette.run import write_json, write_text
@@ -270,8 +271,7 @@ def write_prepared(
 ) -> None:
     """Write `dataset.json` if there are rows (else an earlier one stays), and `prepared.json`, which is read again."""
     if rows:
-        lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-        write_text(out / "dataset.json", f"[\n{lines}\n]\n")
+        write_text(out / "dataset.json", llava_list(map(row_json, rows)))
     selection, images = done.selection, done.images
     write_json(
         out / "prepared.json",

@@ -17,10 +17,10 @@ from lorgnette.data.grouping import Groups, alike
 from lorgnette.data.identity import row_key
 from lorgnette.data.image_store import ImageStore
 from lorgnette.data.parts import Part
-from lorgnette.data.rules import kind_of, require_usable, too_many_bad
+from lorgnette.data.rules import bad_row, require_usable, too_many_bad
 from lorgnette.data.sample import Sample
 from lorgnette.data.writing import images_root, relative_image
-from lorgnette.errors import DataError, LeftOut, RowError
+from lorgnette.errors import DataError, LeftOut
 
 SETS = ("train", "val", "test")
 TOLERANCE = Fraction(1, 100)
@@ -99,9 +99,11 @@ def read_rows(parts: Sequence[Part], store: ImageStore, max_bad_share: float) ->
                 rows.samples.append(require_usable(sample, store.require_image))
                 owners.append(number)
             except DataError as error:
-                bad[kind_of(error)] += 1
+                kind, where, _ = bad_row(error)
+                bad[kind] += 1
                 last = error
-                rows.rejected.append({"place": _place(error, part.path), "kind": kind_of(error)})
+                # without the folders of this machine
+                rows.rejected.append({"place": where.replace(part.path, Path(part.path).name), "kind": kind})
         if too_many_bad(read, read - bad.total(), max_bad_share):
             raise DataError(_too_many(part, read, bad, last, max_bad_share))
         rows.counts.append(
@@ -186,12 +188,6 @@ def _order(rows: Rows, group: Sequence[int], seed: int) -> str:
 def _first_folder(sample: Sample, root: Path) -> str:
     folders = PurePosixPath(relative_image(sample.images[0], root)).parts[:-1] if sample.images else ()
     return folders[0] if folders else ""
-
-
-def _place(error: DataError, path: str) -> str:
-    """Return where a row is, without the folders of this machine."""
-    where = error.where if isinstance(error, RowError) else str(error).partition(": ")[0]
-    return where.replace(path, Path(path).name)
 
 
 def _too_many(part: Part, read: int, bad: Counter[str], last: DataError | None, allowed: float) -> str:

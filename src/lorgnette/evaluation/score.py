@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lorgnette.errors import DataError, InputError
 from lorgnette.evaluation.answers_file import IMAGE_NAMES, AnswersFile, key_of, read_answers, read_references
-from lorgnette.evaluation.results import PREDICTIONS, fingerprint_of, write_result
+from lorgnette.evaluation.results import fingerprint_of, write_result
+from lorgnette.evaluation.schema import PREDICTIONS
 from lorgnette.evaluation.tasks import options_of, read_documents
 from lorgnette.evaluation.tasks.task import Document, Task
-from lorgnette.run import library_versions
+from lorgnette.run import file_hash, library_versions
 
 Unmatched = Literal["error", "wrong", "drop"]
 NO_ANSWER = {"answer": "", "prompt": "", "raw": "", "seconds": None, "stopped_by": None}
@@ -61,7 +61,7 @@ def score_file(
             "fingerprint": fingerprint_of([document for document, _ in matched], {}),
         },
         "batch_size": None,
-        "model": {"path": str(predictions), "fingerprint": _content_hash(predictions)},
+        "model": {"path": str(predictions), "fingerprint": f"sha256:{file_hash(predictions)}"},
         "versions": library_versions(),
         "counts": counts,
     }
@@ -118,7 +118,3 @@ def _few(keys: Sequence[str]) -> str:
 def _only(prompts: Sequence[str]) -> str:
     """Return the prompt that made all answers; a file of filled prompts, or of none, does not say it."""
     return prompts[0] if len(set(prompts)) == 1 else ""
-
-
-def _content_hash(file: Path) -> str:
-    return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"

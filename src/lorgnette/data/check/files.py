@@ -15,10 +15,10 @@ from lorgnette.data.check.terminal import sample_text
 from lorgnette.data.image_store import ImageStore
 from lorgnette.data.parts import Part
 from lorgnette.data.sample import Sample
-from lorgnette.data.writing import images_root, llava_list, row_json
+from lorgnette.data.writing import images_root, llava_list
 from lorgnette.errors import InputError
 from lorgnette.pages import printable_lines
-from lorgnette.run import write_json, write_text
+from lorgnette.run import write_json, write_json_lines, write_text
 
 REJECTED = "rejected.jsonl"
 
@@ -68,7 +68,7 @@ def write_fixed(folder: Path, checked: Sequence[Checked]) -> list[str]:
         write_text(folder / name, llava_list(found.rows))
         said.append(f"{len(found.rows):,} rows are in {folder / name}; images are relative to {found.root}")
     rejected = [row for found in checked for row in found.rejected]
-    write_text(folder / REJECTED, "".join(f"{row_json(row)}\n" for row in rejected))
+    write_json_lines(folder / REJECTED, rejected)
     return [*said, f"{len(rejected):,} rows are in {folder / REJECTED}, with reasons"]
 
 

@@ -20,7 +20,7 @@ from lorgnette.data.encodings import Encodings
 from lorgnette.data.image_store import ImageStore
 from lorgnette.data.parts import Part
 from lorgnette.data.rendered import IGNORE_INDEX, Encoded
-from lorgnette.data.rules import kind_of, require_usable
+from lorgnette.data.rules import bad_row, require_usable
 from lorgnette.data.sample import Sample
 from lorgnette.data.writing import llava_row, row_json
 from lorgnette.errors import DataError, LeftOut
@@ -123,7 +123,7 @@ class _PartCheck:
             encoded = self._use(sample)
         except DataError as error:
             self.checked.drop(error, "stop" if self.part.purpose == "test" else "drop")
-            self._reject(sample, kind_of(error), str(error))
+            self._reject(sample, bad_row(error).kind, str(error))
             return
         assert isinstance(sample, Sample)
         self.checked.kept += 1
