@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lorgnette.data.images import MAX_BYTES, opened, require_file, upright_rgb
+from lorgnette.data.images import opened, require_openable, upright_rgb
 from lorgnette.errors import RowError
 
 HASH_SIDE, HASH_PIXELS = 8, 32
@@ -89,11 +89,8 @@ def read_image_bytes(path: str) -> bytes:
     Raises:
         RowError: if it is missing, not readable or too large.
     """
-    size = require_file(path).st_size
-    if size > MAX_BYTES:
-        raise RowError("image huge", path, f"{size:,} bytes. Allowed: {MAX_BYTES:,}. Next: scale the image down.")
     try:
-        return Path(path).read_bytes()
+        return Path(require_openable(path)).read_bytes()
     except OSError as error:
         raise RowError("image missing", path, f"cannot be read ({error}). Next: check its permissions.") from error
 

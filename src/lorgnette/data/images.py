@@ -60,7 +60,7 @@ def opened(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd metadata, and about sizes, which are checked here
-            source = _regular_file(path) if content is None else io.BytesIO(content)
+            source = require_openable(path) if content is None else io.BytesIO(content)
             image = Image.open(source, formats=_formats())
             with image:
                 if image.width * image.height > most_pixels:
@@ -99,10 +99,16 @@ def require_file(path: str | Path) -> os.stat_result:
     return found
 
 
-def _regular_file(path: str | Path) -> str:
-    if require_file(path).st_size > MAX_BYTES:
-        raise _huge(path, f"more than {MAX_BYTES:,} bytes.")
-    return str(path)
+def require_openable(path: str | Path) -> str | Path:
+    """Check that an image is a plain file and small enough to be read, and return its path.
+
+    Raises:
+        RowError: of kind "image missing" or "image huge".
+    """
+    size = require_file(path).st_size
+    if size > MAX_BYTES:
+        raise _huge(path, f"{size:,} bytes. Allowed: {MAX_BYTES:,}.")
+    return path
 
 
 def _huge(path: str | Path, reason: str) -> RowError:

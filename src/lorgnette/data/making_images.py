@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
-from lorgnette.data.images import open_image
+from lorgnette.data.images import open_image, opened
 from lorgnette.data.readers import read_samples
 from lorgnette.data.thumbnails import data_url
 from lorgnette.errors import DataError
@@ -112,12 +111,7 @@ def _held_out_files(source: Path) -> list[Path]:
 
 def _tokens(file: Path, side: int) -> int:
     """Estimate what a picture takes from its header; it is decoded only when it is sent."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `open_image` refuses these
-            with Image.open(file) as image:
-                width, height = image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: cannot be decoded ({error}).") from error
+    with opened(file) as image:
+        width, height = image.size
     scale = min(1.0, side / max(width, height))
     return math.ceil(width * scale / TOKEN_PIXELS) * math.ceil(height * scale / TOKEN_PIXELS)
