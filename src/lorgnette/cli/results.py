@@ -46,13 +46,13 @@ def evaluate(
     from lorgnette.evaluation.evaluate import evaluate as ask  # noqa: PLC0415
     from lorgnette.evaluation.tasks import find_task  # noqa: PLC0415
     from lorgnette.models.learner import load_model  # noqa: PLC0415
-    from lorgnette.models.loading import fingerprint  # noqa: PLC0415
+    from lorgnette.models.loading import dtype_name, fingerprint  # noqa: PLC0415
     from lorgnette.run import locked, provenance  # noqa: PLC0415
 
     found = find_task(task, task_options(data, images, option))
     folder = output or Path("results") / Path(model).name / task.replace(":", ".")
     learner = load_model(model)
-    named = {"path": model, "fingerprint": fingerprint(model), "dtype": str(learner.core.dtype).removeprefix("torch.")}
+    named = {"path": model, "fingerprint": fingerprint(model), "dtype": dtype_name(learner.core.dtype)}
     with locked(folder):
         result = ask(
             learner,

@@ -12,7 +12,7 @@ from rich.table import Table
 from lorgnette.models.gemma import image_feature_scale
 from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.llava import Llava
-from lorgnette.models.loading import fingerprint, load_config
+from lorgnette.models.loading import dtype_name, fingerprint, load_config
 from lorgnette.models.trainable import Mode, Part, freeze_all_but, parts_table
 from lorgnette.run import read_record
 
@@ -65,7 +65,7 @@ def describe_source(source: str) -> Description:
     frozen: dict[str, Mode] = dict.fromkeys(learner.parts, "frozen")
     freeze_all_but(learner.core, frozen)
     parts = parts_table(learner.model, frozen, {})
-    return describe(learner, parts, str(load_config(source).dtype or "float32").removeprefix("torch."))
+    return describe(learner, parts, dtype_name(load_config(source).dtype or "float32"))
 
 
 def show_description(found: Description, console: Console) -> None:

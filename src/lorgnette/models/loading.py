@@ -37,6 +37,11 @@ from lorgnette.run import RECORD
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+def dtype_name(dtype: torch.dtype | str) -> str:
+    """Return a dtype's name as configurations have it: bfloat16."""
+    return str(dtype).removeprefix("torch.")
+
+
 def load_llava(
     source: str,
     dtype: torch.dtype | str = "auto",

@@ -18,6 +18,7 @@ from lorgnette.models.conversion.detect import Found
 from lorgnette.models.conversion.huggingface import (
     FILES,
     NESTED,
+    WRITTEN,
     local_folder,
     nested,
     projector_of,
@@ -42,11 +43,11 @@ from lorgnette.models.conversion.weights import Tensors
 from lorgnette.models.gemma import NEW, OLD, image_feature_scale, side_of
 from lorgnette.models.loading import explained, load_config
 from lorgnette.models.saving import NESTED_TOWERS
+from lorgnette.models.trainable import PARTS
 from lorgnette.run import RECORD, library_versions, read_json, read_record, whole_folder, write_json
 
-LANGUAGE_MODEL, TOWER, PROJECTOR = "model.language_model.", "model.vision_tower.", "model.multi_modal_projector"
-"""Where the parts stand in the memory of transformers 5."""
-OLD_NAMES = tuple(list(FILES)[:4])
+LANGUAGE_MODEL, TOWER, PROJECTOR = PARTS["language_model"], PARTS["vision_tower"], PARTS["projector"].removesuffix(".")
+OLD_NAMES = tuple(WRITTEN)
 """Beginnings of names of adapters that were trained with transformers before 4.52."""
 
 

@@ -16,6 +16,7 @@ from lorgnette.models.conversion.settings import read_settings
 from lorgnette.models.conversion.vocabulary import original_rows, with_original_rows
 from lorgnette.models.conversion.weights import Tensors, read_folder, write_weights
 from lorgnette.models.gemma import OLD, image_feature_scale
+from lorgnette.models.loading import dtype_name
 from lorgnette.models.saving import spell_rotary
 from lorgnette.run import whole_folder, write_json
 
@@ -131,7 +132,7 @@ def save_tokenizer(whole: Whole, rows: int, folder: Path) -> None:
 
 
 def _dtype_of(language: Tensors) -> str:
-    return str(language["model.embed_tokens.weight"].dtype).removeprefix("torch.")
+    return dtype_name(language["model.embed_tokens.weight"].dtype)
 
 
 def _same(tower: Tensors, folder: str, vision_config: Any) -> bool:

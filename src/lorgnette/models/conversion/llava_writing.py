@@ -10,6 +10,7 @@ from lorgnette.models.conversion.llava import BESIDE_LORA, FILES, STRATEGIES
 from lorgnette.models.conversion.names import join
 from lorgnette.models.conversion.parts import Projector
 from lorgnette.models.conversion.weights import Tensors, write_pickle, write_weights
+from lorgnette.models.loading import dtype_name
 from lorgnette.models.saving import spell_rotary
 from lorgnette.run import write_json
 
@@ -81,7 +82,7 @@ def original_config(
     return content | {
         "model_type": model_type,
         "architectures": [architecture],
-        "torch_dtype": str(config.dtype or text.dtype or "float32").removeprefix("torch."),
+        "torch_dtype": dtype_name(config.dtype or text.dtype or "float32"),
         "mm_vision_tower": vision_tower,
         "mm_hidden_size": projector.sizes[0],
         "mm_projector_type": projector.kind,

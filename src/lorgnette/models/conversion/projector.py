@@ -22,9 +22,10 @@ from lorgnette.models.conversion.names import split
 from lorgnette.models.conversion.parts import Projector
 from lorgnette.models.conversion.weights import read_file
 from lorgnette.models.gemma import NEW, OLD, image_feature_scale, side_of
+from lorgnette.models.trainable import PARTS
 from lorgnette.run import RECORD, library_versions, read_record, whole_folder, write_json
 
-MEMORY = "model.multi_modal_projector."
+MEMORY = PARTS["projector"]
 PREFIXES = (MEMORY, "multi_modal_projector.", "")
 
 

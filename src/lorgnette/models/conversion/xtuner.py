@@ -25,6 +25,7 @@ from lorgnette.models.conversion.weights import (
     weight_file,
     write_weights,
 )
+from lorgnette.models.loading import dtype_name
 from lorgnette.run import write_json
 
 CHECKPOINT: PartMap = {
@@ -208,7 +209,7 @@ def write_projector(projector: Projector, folder: Path) -> None:
         "depth": len(projector.layers),
         "hidden_act": "gelu",
         "bias": projector.layers[0].bias is not None,
-        "torch_dtype": str(projector.layers[0].weight.dtype).removeprefix("torch."),
+        "torch_dtype": dtype_name(projector.layers[0].weight.dtype),
     }
     write_json(folder / "config.json", config)
 
