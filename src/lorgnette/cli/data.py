@@ -171,7 +171,7 @@ def _renderer(model: str | None, chat_template: str | None, max_text_tokens: int
 
 
 def _show(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore) -> None:
-    from lorgnette.data.check.files import show_row  # noqa: PLC0415
+    from lorgnette.data.check.show import show_row  # noqa: PLC0415
 
     file = show_row(parts, wanted, page, store, console)
     say(f"\nWith its images in {file}")
