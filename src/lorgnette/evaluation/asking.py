@@ -1,6 +1,7 @@
 """Documents to answers: what a model is shown, and how its answer is taken.
 
-A prompt is data: a text with fields that every document fills. Either an answer is generated, or the letters of a multiple choice are scored at the place where it would begin.
+A prompt is data: a text with fields that every document fills. Either an answer is generated, or the letters of a
+multiple choice are scored at the place where it would begin.
 """
 
 from __future__ import annotations
