@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from lorgnette.data.images import require_file
 from lorgnette.data.sample import Sample, check_sample
 from lorgnette.errors import DataError, RowError
 
@@ -14,7 +13,7 @@ RequireImage = Callable[[str], object]
 image, training knows what a check has found before, and that a file is there."""
 
 
-def require_usable(sample: Sample | DataError, require_image: RequireImage = require_file) -> Sample:
+def require_usable(sample: Sample | DataError, require_image: RequireImage) -> Sample:
     """Return a sample whose images can be used and whose turns are in order; `Renderer` then judges its tokens.
 
     Raises:

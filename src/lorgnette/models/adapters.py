@@ -33,6 +33,8 @@ TRAINED = "trained.safetensors"
 TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
 """Largest difference of logits, relative to the largest one, that rounding explains where one side computes in a dtype:
 bfloat16 has 8 bits of mantissa and rounds in every layer."""
+COMPARED = 8
+"""Samples on which logits are compared."""
 
 
 def add_lora(

@@ -20,7 +20,7 @@ from lorgnette.data.images import keep_image
 from lorgnette.data.readers import read_samples
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
 from lorgnette.errors import DataError, InputError, ModelError, RunError
-from lorgnette.models.adapters import TOLERANCES, TRAINED, merge, require_equal_logits, require_same_tensors
+from lorgnette.models.adapters import COMPARED, TOLERANCES, TRAINED, merge, require_equal_logits, require_same_tensors
 from lorgnette.models.learner import Learner, load_model, save_model
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import DTYPES, explained, fingerprint
@@ -126,12 +126,12 @@ def _logits(learner: Learner, samples: Sequence[Sample]) -> torch.Tensor:
     return learner.logits(learner.collator()([renderer.render(sample) for sample in seen])["row"]).float()
 
 
-def _first(file: Path, images: str | None, count: int = 8) -> list[Sample]:
+def _first(file: Path, images: str | None) -> list[Sample]:
     found = [
-        s for s in itertools.islice(read_samples(str(file), "llava", None, images), count) if isinstance(s, Sample)
+        s for s in itertools.islice(read_samples(str(file), "llava", None, images), COMPARED) if isinstance(s, Sample)
     ]
     if not found:
-        raise DataError(f"{file}: none of its first {count} rows can be used to compare logits.")
+        raise DataError(f"{file}: none of its first {COMPARED} rows can be used to compare logits.")
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from lorgnette.errors import DataError, ModelError
-from lorgnette.models.adapters import TOLERANCES, merge, require_equal_logits
+from lorgnette.models.adapters import COMPARED, TOLERANCES, merge, require_equal_logits
 from lorgnette.models.conversion.projector import load_projector, read_projector
 from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.llava import Llava
@@ -105,8 +105,8 @@ def dequantized(learner: Learner, walked: Sequence[Stage], settings: Model, stag
 
 
 @torch.inference_mode()
-def _sample_logits(learner: Learner, stage: Stage, count: int = 8) -> torch.Tensor:
-    rendered = list(itertools.islice(usable_samples(stage, learner), count))
+def _sample_logits(learner: Learner, stage: Stage) -> torch.Tensor:
+    rendered = list(itertools.islice(usable_samples(stage, learner), COMPARED))
     if not rendered:
         raise DataError(
             f"stages: {stage.name}: no sample is left that renders and whose image opens, so the merge cannot be "

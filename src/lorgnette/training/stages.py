@@ -123,8 +123,12 @@ def run_stage(
     return prepared
 
 
-def restore_stage(stage: Stage, learner: Learner, folder: Path, *, keep_projector: bool = False) -> Learner:
-    """Bring back the result of a stage that has ended onto the model that it started from."""
+def restore_stage(stage: Stage, learner: Learner, folder: Path, *, keep_projector: bool) -> Learner:
+    """Bring back the result of a stage that has ended onto the model that it started from.
+
+    Raises:
+        InputError: if it was trained on another model.
+    """
     base = read_record(folder / TRAINED_FOLDER).get("base_fingerprint")
     if base != fingerprint(learner.source):
         raise InputError(

@@ -89,7 +89,7 @@ def _sample(origin: Origin, row: Row, folder: ImageFolder | CocoFolder, options:
     key = options.columns.get("image")
     cell = cell_of(row, key, where)
     images = images_of(None if is_missing(cell) else cell, folder, where)
-    return build_sample(name, images, turns, origin, isinstance(cell, str), literal=options.literal_tags)
+    return build_sample(name, images, turns, origin, isinstance(cell, str), "remove", options.literal_tags)
 
 
 def _target(row: Mapping[str, Any], options: InstructOptions, where: str) -> str:

@@ -86,7 +86,7 @@ def without_options(read: Callable[[str, str | None, str | None], Iterator[Sampl
     return reader
 
 
-def source_rows(spec: SourceSpec, config: str | None = None) -> Rows:
+def source_rows(spec: SourceSpec, config: str | None) -> Rows:
     """Yield the rows of a file, of the files of a split in a folder, or of a split on the hub.
 
     Raises:

@@ -248,7 +248,7 @@ def _explained(file: Path) -> Iterator[None]:
         ) from error
 
 
-def hub_rows(name: str, split: str | None, columns: Columns, config: str | None = None) -> Iterator[tuple[Origin, Row]]:
+def hub_rows(name: str, split: str | None, columns: Columns, config: str | None) -> Iterator[tuple[Origin, Row]]:
     """Stream the rows of a data set of the hub; nothing is read beyond the rows that are asked for.
 
     Raises:

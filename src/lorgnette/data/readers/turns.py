@@ -123,8 +123,8 @@ def build_sample(
     turns: list[Turn],
     origin: Origin,
     single: bool,
-    repeated: RepeatedTags = "remove",
-    literal: LiteralTags = "escape",
+    repeated: RepeatedTags,
+    literal: LiteralTags,
 ) -> Sample:
     """Put turns and images together, mended where only one way is meant, and say what was mended.
 
