@@ -176,7 +176,11 @@ def measure(
     console: Console,
     plan: dict[str, Any] | None = None,
 ) -> None:
-    """Run every task of the recipe that has no result yet on a model, in 4 bits if there is a plan for them."""
+    """Run every task of the recipe that has no result yet on a model, in 4 bits if there is a plan for them.
+
+    Raises:
+        InputError: if a result that is there was measured on another model.
+    """
     if evaluation is None:
         return
     named = {"path": model, "fingerprint": fingerprint(model), "dtype": recipe.model.dtype, "quantization": plan}
@@ -208,7 +212,12 @@ def measure(
 
 
 def train(recipe: Recipe, output: Path, console: Console) -> str:
-    """Run the stages that have not ended, one after another, and merge the last one's result into `merged/`."""
+    """Run the stages that have not ended, one after another, and merge the last one's result into `merged/`.
+
+    Raises:
+        InputError: if `merged/` holds something else, or a model that a stage stood on has changed.
+        RunError: if training fails, or the merged model answers otherwise.
+    """
     folder = output / "merged"
     if (folder / RECORD).exists():
         return str(folder)

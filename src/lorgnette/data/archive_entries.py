@@ -187,7 +187,11 @@ def safe_parts(name: str) -> tuple[str, ...]:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Tell an archive that cannot be read from a disk that cannot be written."""
+    """Tell an archive that cannot be read from a disk that cannot be written.
+
+    Raises:
+        Damaged: for whatever the standard library raises on a damaged archive.
+    """
     try:
         yield
     except DAMAGE as error:

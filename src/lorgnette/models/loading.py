@@ -177,7 +177,11 @@ def load_config(source: str) -> Any:
 
 @contextmanager
 def explained(source: str, what: str) -> Iterator[None]:
-    """Turn what libraries raise on a broken or missing model into a ModelError that says what to do."""
+    """Explain what libraries raise on a broken or missing model.
+
+    Raises:
+        ModelError: in its place, with what the folder holds and what to do.
+    """
     try:
         yield
     except LorgnetteError:

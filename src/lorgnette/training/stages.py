@@ -160,6 +160,9 @@ def prepare(stage: Stage, learner: Learner, *, keep_projector: bool = False) -> 
 
     Args:
         keep_projector: a stage before trained the projector in place; it then lies in the folder of the adapter too.
+
+    Raises:
+        ModelError: if the model lacks a part that is to train, or LoRA or the soft prompt does not fit it.
     """
     modes = stage.train.modes
     absent = [part for part, mode in modes.items() if mode != "frozen" and part not in learner.parts]
