@@ -16,7 +16,7 @@ from transformers import set_seed
 
 from lorgnette.comparison.compare import compare_sides
 from lorgnette.comparison.effects import TaskComparison
-from lorgnette.comparison.folders import run_sides
+from lorgnette.comparison.folders import AFTER, BEFORE, run_sides
 from lorgnette.comparison.report import write_report
 from lorgnette.comparison.tables import print_tables, write_tables
 from lorgnette.comparison.training_record import read_training
@@ -25,7 +25,7 @@ from lorgnette.errors import InputError, RecipeError
 from lorgnette.evaluation.evaluate import Settings, evaluate
 from lorgnette.evaluation.schema import RESULT
 from lorgnette.evaluation.tasks import find_task, read_documents
-from lorgnette.models.assembly import assemble, located
+from lorgnette.models.assembly import assemble_build, located
 from lorgnette.models.conversion.huggingface import two_layers
 from lorgnette.models.conversion.projector import read_projector
 from lorgnette.models.learner import Learner, load_model, save_model
@@ -34,7 +34,7 @@ from lorgnette.models.outline import outline_of
 from lorgnette.models.trainable import Part, parts_table
 from lorgnette.processes import is_main, processes
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
-from lorgnette.recipe.sections import Evaluation, Recipe, Stage
+from lorgnette.recipe.sections import Recipe, Stage
 from lorgnette.run import RECORD, append_json_line, locked, provenance, read_json, write_text
 from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.hand_over import brings_projector, merged_model, needs_start, put_projector
@@ -59,9 +59,9 @@ def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Co
     """
     with locked(output):
         about, base = begin(recipe, output, command, console)
-        measure(recipe.evaluation, base, recipe, output / "evaluation" / "before", about, console, plan_of(recipe))
+        measure(recipe, base, output / "evaluation" / BEFORE, about, console, plan_of(recipe))
         merged = train(recipe, output, console)
-        measure(recipe.evaluation, merged, recipe, output / "evaluation" / "after", about, console)
+        measure(recipe, merged, output / "evaluation" / AFTER, about, console)
         return report(recipe, output, console)
 
 
@@ -153,24 +153,15 @@ def build_base(recipe: Recipe, output: Path, console: Console) -> str:
     assert build is not None
     if not folder.exists():
         console.print(f"assembling {build.vision_tower} + {build.language_model}", markup=False)
-        llava = assemble(
-            build.vision_tower,
-            build.language_model,
-            vision_feature_layer=build.vision_feature_layer,
-            vision_feature_select_strategy=build.vision_feature_select_strategy,
-            image_size=build.image_size,
-            template=recipe.model.chat_template,
-            dtype=DTYPES[recipe.model.dtype],
-            seed=recipe.seed,
-        )
+        dtype = DTYPES[recipe.model.dtype]
+        llava = assemble_build(build, recipe.model.chat_template, dtype=dtype, seed=recipe.seed)
         save_model(llava, folder, {"kind": "base", "build": build.model_dump(mode="json"), "seed": recipe.seed})
     return str(folder)
 
 
 def measure(
-    evaluation: Evaluation | None,
-    model: str,
     recipe: Recipe,
+    model: str,
     folder: Path,
     about: dict[str, Any],
     console: Console,
@@ -181,11 +172,11 @@ def measure(
     Raises:
         InputError: if a result that is there was measured on another model.
     """
-    if evaluation is None:
+    if recipe.evaluation is None:
         return
     named = {"path": model, "fingerprint": fingerprint(model), "dtype": recipe.model.dtype, "quantization": plan}
     missing = []
-    for task in evaluation.tasks:
+    for task in recipe.evaluation.tasks:
         result = folder / task.name / RESULT
         if not result.exists():
             missing.append(task)
@@ -198,7 +189,7 @@ def measure(
         return
     learner = load_model(model, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan)
     for spec in missing:
-        settings = Settings(spec.split, spec.limit, spec.max_new_tokens, spec.prompt, evaluation.batch_size)
+        settings = Settings(spec.split, spec.limit, spec.max_new_tokens, spec.prompt, recipe.evaluation.batch_size)
         evaluate(
             learner,
             find_task(spec.name, spec.task_options()),

@@ -11,7 +11,7 @@ from typing import Any
 
 from lorgnette.data.rendering import Renderer
 from lorgnette.data.templates import chat_template
-from lorgnette.models.assembly import add_image_token, assemble, load_tokenizer, located
+from lorgnette.models.assembly import add_image_token, assemble_build, load_tokenizer, located
 from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.loading import load_config
 from lorgnette.recipe.model import Model
@@ -54,13 +54,4 @@ def outline_of(model: Model) -> Learner:
     """
     if model.build is None:
         return load_model(str(model.base), template=model.chat_template, meta=True)
-    build = model.build
-    return assemble(
-        build.vision_tower,
-        build.language_model,
-        vision_feature_layer=build.vision_feature_layer,
-        vision_feature_select_strategy=build.vision_feature_select_strategy,
-        image_size=build.image_size,
-        template=model.chat_template,
-        meta=True,
-    )
+    return assemble_build(model.build, model.chat_template, meta=True)
