@@ -131,7 +131,10 @@ def _unpack_one(archive: Archive, folder: Path, wanted: Callable[[str], bool], d
     for inner in nested:
         name = f"{archive.name}: {inner.name}"
         if depth == done.bounds.depth:
-            raise DataError(f"{name}: Refused: archives in archives, more than {depth} deep. Nothing of it was kept.")
+            raise DataError(
+                f"{name}: Refused: archives in archives, more than {depth} deep. Nothing of it was kept. Next: "
+                "unpack by hand what you trust."
+            )
         place = inner.parts[-1].with_name(f"{inner.name}.unpacked")
         _unpack_one(Archive(name, inner.parts), place, wanted, done, depth + 1)
         for part in inner.parts:

@@ -105,7 +105,9 @@ def _held_out_files(source: Path) -> list[Path]:
             raise sample  # a leak check that leaves rows out is none
         files |= {Path(image) for image in sample.images}
     if missing := [file for file in files if not file.is_file()]:
-        raise DataError(f"{source}: {len(missing)} of its images are missing, such as {missing[0]}.")
+        raise DataError(
+            f"{source}: {len(missing)} of its images are missing, such as {missing[0]}. Next: put them beside the file."
+        )
     return sorted(files)
 
 

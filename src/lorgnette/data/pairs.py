@@ -95,7 +95,11 @@ class PairRenderer:
         """
         check_sample(sample)
         if sample.images:
-            raise RowError("image for a text model", sample.where, "has images, but a text-to-text model cannot see.")
+            raise RowError(
+                "image for a text model",
+                sample.where,
+                "has images, but a text-to-text model cannot see. Next: leave the row out, or take a LLaVA.",
+            )
         source = self._source(sample.turns[:-1])
         target = self._ids(sample.turns[-1].text.strip())
         over = 0 if self.max_text_tokens is None else max(0, len(source) + len(target) - self.max_text_tokens)
@@ -113,7 +117,10 @@ class PairRenderer:
             DataError: if there are images.
         """
         if images:
-            raise DataError(f"{sample_id}: has images, but a text-to-text model cannot see.")
+            raise DataError(
+                f"{sample_id}: has images, but a text-to-text model cannot see. Next: leave the row out, or take a "
+                "LLaVA."
+            )
         source = self._source(turns)
         return self.expansion.rendered(Encoded(source, (IGNORE_INDEX,) * len(source)), sample_id, ())
 

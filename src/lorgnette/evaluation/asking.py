@@ -80,7 +80,10 @@ class Asker:
 
     def _chosen(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
         if not isinstance(self.learner, Llava):
-            raise DataError(f"{self.learner.source}: likelihoods of letters are asked of models with images only.")
+            raise DataError(
+                f"{self.learner.source}: likelihoods of letters are asked of models with images only. Next: --option "
+                "protocol=generate"
+            )
         renderer = self.learner.renderer()
         options = [option_tokens(renderer, (q.turn,), _letters(q.document)) for q in questions]
         prompts = [question.prompt for question in questions]

@@ -86,7 +86,10 @@ def _match(
 ) -> tuple[list[tuple[Document, Mapping[str, Any]]], dict[str, int]]:
     keys = [_key(document, answers.id_name) for document in documents]
     if len(set(keys)) != len(keys):
-        raise DataError(f"{file}: answers are named by {answers.id_name}, which several documents share.")
+        raise DataError(
+            f"{file}: answers are named by {answers.id_name}, which several documents share. Next: name another "
+            "column with --id-field."
+        )
     missing = [key for key in keys if key not in answers.rows]
     extra = len(answers.rows) - (len(keys) - len(missing))
     if (missing or extra) and unmatched == "error":
@@ -102,7 +105,10 @@ def _match(
         if key in answers.rows or unmatched == "wrong"
     ]
     if not rows:
-        raise DataError(f"{file}: no answer belongs to any document ({_few(missing)}).")
+        raise DataError(
+            f"{file}: no answer belongs to any document ({_few(missing)}). Next: check the files, --split and "
+            "--id-field."
+        )
     return rows, {"documents_without_answer": len(missing), "answers_without_document": extra}
 
 

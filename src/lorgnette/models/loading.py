@@ -106,7 +106,8 @@ def bind(model: Any, tokenizer: Any, image_processor: Any, source: str) -> Llava
     image_token = tokenizer.convert_ids_to_tokens(model.config.image_token_id)
     if image_token is None or image_token == tokenizer.unk_token:
         raise ModelError(
-            f"{source}: the tokenizer has no token {model.config.image_token_id}, the model's image token."
+            f"{source}: the tokenizer has no token {model.config.image_token_id}, the model's image token. Next: take "
+            "the tokenizer that the model was saved with."
         )
     image_tokens, size = image_tokens_of(model, image_processor, source)
     processor = _processor(model.config, tokenizer, image_processor, image_token, image_tokens, size)

@@ -131,7 +131,10 @@ def _first(file: Path, images: str | None) -> list[Sample]:
         s for s in itertools.islice(read_samples(str(file), "llava", None, images), COMPARED) if isinstance(s, Sample)
     ]
     if not found:
-        raise DataError(f"{file}: none of its first {COMPARED} rows can be used to compare logits.")
+        raise DataError(
+            f"{file}: none of its first {COMPARED} rows can be used to compare logits. Next: give other --samples, "
+            "or none."
+        )
     return found
 
 

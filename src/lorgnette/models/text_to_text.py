@@ -129,7 +129,10 @@ def load_text_to_text(source: str, dtype: torch.dtype | str = "auto", *, meta: b
     with explained(source, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"{source}: the tokenizer has no end of sequence, so answers would never end.")
+        raise ModelError(
+            f"{source}: the tokenizer has no end of sequence, so answers would never end. Next: set eos_token in "
+            "tokenizer_config.json."
+        )
     prompt = Path(source) / PROMPT_FOLDER
     soft_prompt = read_prompt(model, prompt) if prompt.is_dir() else None
     return TextToText(model.eval(), tokenizer, source, soft_prompt)

@@ -50,7 +50,9 @@ def put_projector(stage: Stage, learner: Learner) -> None:
     if stage.init_projector is None:
         return
     if not isinstance(learner, Llava):
-        raise ModelError(f"stages: {stage.name}: init_projector is given, but {learner.source} has no projector.")
+        raise ModelError(
+            f"stages: {stage.name}: init_projector is given, but {learner.source} has no projector. Next: leave it out."
+        )
     load_projector(learner.core, read_projector(Path(stage.init_projector)), stage.init_projector)
 
 

@@ -38,7 +38,9 @@ def render_sources(
             rendered, findings = _render_source(source, renderer, max_bad_share, images, progress)
             chosen = weighted(len(rendered), source.weight, seed)
             if not chosen:
-                raise DataError(f"{source.path}: weight {source.weight} of {len(rendered)} samples leaves none.")
+                raise DataError(
+                    f"{source.path}: weight {source.weight} of {len(rendered)} samples leaves none. Next: raise it."
+                )
             everything.append((rendered, chosen))
             total = total + findings
     if images.known < images.asked:

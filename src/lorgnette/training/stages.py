@@ -137,7 +137,10 @@ def train_to_end(trainer: RowTrainer, checkpoint: Path | None, steps: int) -> No
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step != steps:
-        raise RunError(f"{trainer.args.output_dir}: ended after {trainer.state.global_step} of {steps} steps.")
+        raise RunError(
+            f"{trainer.args.output_dir}: ended after {trainer.state.global_step} of {steps} steps. Next: call the "
+            "command again."
+        )
     # with bf16 accelerate wraps the model's forward in autocast; what comes after is to run in the weights' own dtype
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
 
@@ -199,7 +202,8 @@ def prepare(stage: Stage, learner: Learner, *, keep_projector: bool = False) -> 
         if prompt.length != stage.prompt_tuning["num_virtual_tokens"]:
             raise ModelError(
                 f"stages: {stage.name}: prompt_tuning.num_virtual_tokens is "
-                f"{stage.prompt_tuning['num_virtual_tokens']}, but the model has a soft prompt of {prompt.length}."
+                f"{stage.prompt_tuning['num_virtual_tokens']}, but the model has a soft prompt of "
+                f"{prompt.length}. Next: give that number."
             )
     elif prompt is not None:
         prompt.requires_grad_(False)

@@ -79,7 +79,8 @@ def find_row(parts: Sequence[Part], wanted: str, store: ImageStore) -> Shown:
         return _shown(*found[0], store, f"The same id is also at {others}." if others else "")
     if by_number is None:
         raise DataError(
-            f"{', '.join(dict.fromkeys(part.path for part in parts))}: no row has the id or the number {wanted!r}."
+            f"{', '.join(dict.fromkeys(part.path for part in parts))}: no row has the id or the number {wanted!r}. "
+            "Next: look for the id in the data; numbers count from 0."
         )
     part, sample = by_number
     if isinstance(sample, DataError):

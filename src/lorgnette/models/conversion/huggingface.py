@@ -216,7 +216,10 @@ def write_whole(
     """
     config, tokenizer, notes = whole.config, whole.tokenizer, list(whole.notes)
     if whole.projector is None:
-        raise ModelError(f"{whole.source}: there is no projector, neither in it nor in its base: it is no LLaVA yet.")
+        raise ModelError(
+            f"{whole.source}: there is no projector, neither in it nor in its base: it is no LLaVA yet. Next: give a "
+            "base that has one."
+        )
     scale = image_feature_scale(config.text_config)
     if scale != 1.0:
         how = "left as it is" if whole.projector.old == old else f"{'divided' if old else 'multiplied'} by {scale:.4f}"
