@@ -6,7 +6,7 @@ absent, so calling it again does only what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,20 @@ from lorgnette.errors import InputError, RecipeError
 from lorgnette.evaluation.evaluate import Settings, evaluate
 from lorgnette.evaluation.schema import RESULT
 from lorgnette.evaluation.tasks import find_task, read_documents
-from lorgnette.models.assembly import assemble_build, located
+from lorgnette.models.assembly import located
 from lorgnette.models.conversion.huggingface import two_layers
 from lorgnette.models.conversion.projector import read_projector
-from lorgnette.models.learner import Learner, load_model, save_model
+from lorgnette.models.learner import load_model, save_model
 from lorgnette.models.loading import DTYPES, fingerprint, load_config
-from lorgnette.models.outline import outline_of
-from lorgnette.models.trainable import Part, parts_table
 from lorgnette.processes import is_main, processes
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Recipe, Stage
+from lorgnette.recipe_model import built, plan_of
 from lorgnette.run import RECORD, append_json_line, locked, provenance, read_json, write_text
-from lorgnette.training.arguments import rates_of, training_arguments
+from lorgnette.training.arguments import training_arguments
 from lorgnette.training.hand_over import brings_projector, merged_model, needs_start, put_projector
 from lorgnette.training.samples import samples_of
 from lorgnette.training.stages import (
-    modes_of,
-    prepare,
     restore_stage,
     run_stage,
 )
@@ -59,7 +56,7 @@ def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Co
     """
     with locked(output):
         about, base = begin(recipe, output, command, console)
-        measure(recipe, base, output / "evaluation" / BEFORE, about, console, plan_of(recipe))
+        measure(recipe, base, output / "evaluation" / BEFORE, about, console, plan_of(recipe.model))
         merged = train(recipe, output, console)
         measure(recipe, merged, output / "evaluation" / AFTER, about, console)
         return report(recipe, output, console)
@@ -100,22 +97,6 @@ def check(recipe: Recipe) -> None:
         read_documents(find_task(spec.name, spec.task_options()), spec.split)
 
 
-def plan_of(recipe: Recipe) -> dict[str, Any] | None:
-    """Return how the language model is held in 4 bits while it is trained and measured before, or None."""
-    return recipe.model.quantization.model_dump() if recipe.model.quantization else None
-
-
-def outlines(recipe: Recipe) -> Iterator[tuple[str, Learner, list[Part], str]]:
-    """Yield for every stage its title, model, table of parts and dtype, by shapes alone."""
-    for stage in recipe.stages:
-        learner = outline_of(recipe.model)
-        prepared = prepare(stage, learner)
-        rates = rates_of(stage, training_arguments(stage, Path(stage.name), recipe.seed).learning_rate)
-        parts = parts_table(prepared.module, modes_of(stage, prepared), rates)
-        held = "4 bits in the language model" if recipe.model.quantization else recipe.model.dtype
-        yield f"stage {stage.name}", prepared, parts, held
-
-
 def keep_recipe(recipe: Recipe, output: Path) -> None:
     """Write the resolved recipe into the run folder, or check that it is the one already there.
 
@@ -153,9 +134,11 @@ def build_base(recipe: Recipe, output: Path, console: Console) -> str:
     assert build is not None
     if not folder.exists():
         console.print(f"assembling {build.vision_tower} + {build.language_model}", markup=False)
-        dtype = DTYPES[recipe.model.dtype]
-        llava = assemble_build(build, recipe.model.chat_template, dtype=dtype, seed=recipe.seed)
-        save_model(llava, folder, {"kind": "base", "build": build.model_dump(mode="json"), "seed": recipe.seed})
+        save_model(
+            built(recipe.model, recipe.seed),
+            folder,
+            {"kind": "base", "build": build.model_dump(mode="json"), "seed": recipe.seed},
+        )
     return str(folder)
 
 
@@ -215,7 +198,7 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
     if folder.exists():
         raise InputError(f"{folder}: is no model that Lorgnette merged. It is left as it is. Next: move it away.")
     base = recipe.model.base or str(output / "base")
-    learner = load_model(base, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan_of(recipe))
+    learner = load_model(base, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan_of(recipe.model))
     walked: list[Stage] = []  # since the folder that `learner` comes from
     for stage in recipe.stages:
         set_seed(recipe.seed)

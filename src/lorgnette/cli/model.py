@@ -25,9 +25,9 @@ def inspect(
     Example: lorgnette model inspect --recipe recipes/smollm2-dinov2-easyvqa.yaml
     """
     settle()
-    from lorgnette.experiment import outlines  # noqa: PLC0415
     from lorgnette.models.inspection import describe, describe_source, show_description  # noqa: PLC0415
     from lorgnette.recipe.reading import read_recipe  # noqa: PLC0415
+    from lorgnette.recipe_model import outlines  # noqa: PLC0415
 
     if (model is None) == (recipe is None):
         raise InputError("model inspect takes a MODEL or a --recipe, one of them.")

@@ -26,7 +26,6 @@ from lorgnette.errors import ModelError
 from lorgnette.models.gemma import pin_activation
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import bind, explained, image_tokens_of, load_config, require_clean_load
-from lorgnette.recipe.model import Build
 
 STARTER = "starter:"
 STARTER_MODELS = ("vision-tower", "language-model")
@@ -75,32 +74,6 @@ def assemble(
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
     return bind(model.to(dtype).eval(), tokenizer, image_processor, f"{vision_tower} + {language_model}")
-
-
-def assemble_build(
-    build: Build,
-    template: str | None,
-    *,
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
-    meta: bool = False,
-) -> Llava:
-    """Put together what a recipe's `build` section asks for; the other arguments as in `assemble`.
-
-    Raises:
-        ModelError: as `assemble`.
-    """
-    return assemble(
-        build.vision_tower,
-        build.language_model,
-        vision_feature_layer=build.vision_feature_layer,
-        vision_feature_select_strategy=build.vision_feature_select_strategy,
-        image_size=build.image_size,
-        template=template,
-        dtype=dtype,
-        seed=seed,
-        meta=meta,
-    )
 
 
 def located(source: str) -> str:
