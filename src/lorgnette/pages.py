@@ -10,6 +10,16 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+HEAD = Markup(
+    '<meta charset="utf-8">\n'
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+    "style-src 'unsafe-inline'\">\n"
+    '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    '<meta name="generator" content="Lorgnette">'
+)
+"""Begins the head of every page: `{{ head }}`."""
 
 
 def render_page(package: str, template: str, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
@@ -23,7 +33,7 @@ def render_page(package: str, template: str, filters: Mapping[str, Callable[...,
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= filters
     text = resources.files(package).joinpath(template).read_text(encoding="utf-8")
-    return environment.from_string(text).render(**values)
+    return environment.from_string(text).render(head=HEAD, **values)
 
 
 def cut(text: str, longest: int) -> str:
