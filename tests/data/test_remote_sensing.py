@@ -194,7 +194,7 @@ def test_missing_sets_are_listed_and_the_next_call_does_what_is_left(
         remote_sensing_placing, "open_image", lambda file: (decoded.append(Path(file).name), open_image(file))[1]
     )
     from lorgnette.data.archives import unpack
-    from lorgnette.data.images import open_image
+    from lorgnette.images.opening import open_image
 
     (source / "LR").mkdir()
     (source / "LR" / "late.zip").write_bytes(late)

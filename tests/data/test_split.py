@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import wild_images as wild
 from lorgnette.data.grouping import Groups, alike
-from lorgnette.data.image_store import image_store
 from lorgnette.data.split import Rows, assign, parse_shares
 from lorgnette.data.split_files import split_files, write_split
 from lorgnette.errors import DataError, InputError
+from lorgnette.images.store import image_store
 from wild_rows import part, row, write_rows
 
 

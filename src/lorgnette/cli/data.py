@@ -14,11 +14,11 @@ from lorgnette.cli.terminal import Overrides, console, named_values, say, settle
 from lorgnette.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from lorgnette.data.image_store import ImageStore
     from lorgnette.data.pairs import AnyRenderer
     from lorgnette.data.parts import Part, Purpose
     from lorgnette.data.readers.source import SourceSpec
     from lorgnette.data.sample import Sample
+    from lorgnette.images.store import ImageStore
 
 Format = Annotated[str | None, typer.Option("--format", help="Which reader; seen from the first rows if not given.")]
 Split = Annotated[str | None, typer.Option(help="Part of the data, where it has parts.")]
@@ -61,7 +61,7 @@ def check(
 
     Example: lorgnette data check train.json --images pictures --model runs/quickstart/merged --fix fixed
     """
-    from lorgnette.data.image_store import cores, image_store  # noqa: PLC0415
+    from lorgnette.images.store import cores, image_store  # noqa: PLC0415
 
     share = MAX_BAD_SHARE if max_bad_share is None else max_bad_share
     if source.endswith(RECIPES):
@@ -103,9 +103,9 @@ def split(
 
     Example: lorgnette data split dataset.json splits --images pictures --shares 70/10/20
     """
-    from lorgnette.data.image_store import cores, image_store  # noqa: PLC0415
     from lorgnette.data.split import parse_shares  # noqa: PLC0415
     from lorgnette.data.split_files import require_free, split_files, write_split  # noqa: PLC0415
+    from lorgnette.images.store import cores, image_store  # noqa: PLC0415
 
     wanted = parse_shares(shares)
     require_free(output)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorgnette.comparison.reading import Prediction, Result
-from lorgnette.data.thumbnails import Thumbnail, thumbnail
+from lorgnette.images.thumbnails import Thumbnail, thumbnail
 
 THUMBNAIL_PIXELS = 240
 MOST_PIXELS = 64_000_000

@@ -15,13 +15,13 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from lorgnette.data.encodings import Encodings
-from lorgnette.data.images import read_pixels, require_file
 from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.rendered import Expansion, Rendered
 from lorgnette.data.rows import build_row
 from lorgnette.data.rules import RequireImage, bad_row, require_usable, too_many_bad
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, LeftOut
+from lorgnette.images.opening import read_pixels, require_file
 
 
 @dataclass

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from lorgnette.data.images import open_image, opened
 from lorgnette.data.readers import read_samples
-from lorgnette.data.thumbnails import data_url
 from lorgnette.errors import DataError
+from lorgnette.images.opening import open_image, opened
+from lorgnette.images.thumbnails import data_url
 from lorgnette.run import file_hash
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}

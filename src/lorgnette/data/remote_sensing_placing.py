@@ -18,9 +18,9 @@ from rich.console import Console
 
 from lorgnette.data.archive_parts import find_archives
 from lorgnette.data.archives import unpack
-from lorgnette.data.images import open_image
 from lorgnette.data.remote_sensing_images import SUFFIXES, Candidate, image_files, match, place
 from lorgnette.errors import DataError
+from lorgnette.images.opening import open_image
 from lorgnette.progress import progress_bar
 from lorgnette.run import append_json_line, read_json, read_json_lines
 

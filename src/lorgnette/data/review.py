@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.data.making_prompts import Pair
-from lorgnette.data.thumbnails import Thumbnail, thumbnail
+from lorgnette.images.thumbnails import Thumbnail, thumbnail
 from lorgnette.pages import render_page
 from lorgnette.run import write_text
 

@@ -16,10 +16,10 @@ from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
 from PIL import Image
 from safetensors.torch import load_file
 
-from lorgnette.data.images import keep_image
 from lorgnette.data.readers import read_samples
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
 from lorgnette.errors import DataError, InputError, ModelError, RunError
+from lorgnette.images.opening import keep_image
 from lorgnette.models.adapters import COMPARED, TOLERANCES, TRAINED, merge, require_equal_logits, require_same_tensors
 from lorgnette.models.learner import Learner, load_model, save_model
 from lorgnette.models.llava import Llava

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from lorgnette.data.check.findings import Checked
 from lorgnette.data.check.report import write_page
-from lorgnette.data.image_store import ImageStore
 from lorgnette.data.parts import Part
 from lorgnette.data.sample import Sample
 from lorgnette.data.writing import images_root, llava_list
 from lorgnette.errors import InputError
+from lorgnette.images.store import ImageStore
 from lorgnette.run import write_json, write_json_lines, write_text
 
 REJECTED = "rejected.jsonl"

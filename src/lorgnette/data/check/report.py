@@ -17,7 +17,7 @@ from lorgnette.data.check.segments import Segment, segments
 from lorgnette.data.parts import Part
 from lorgnette.data.rendered import Encoded
 from lorgnette.data.sample import IMAGE_TAG, Sample
-from lorgnette.data.thumbnails import Thumbnail, thumbnail
+from lorgnette.images.thumbnails import Thumbnail, thumbnail
 from lorgnette.pages import cut, printable_lines, render_page
 from lorgnette.run import write_text
 

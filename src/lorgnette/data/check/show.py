@@ -11,12 +11,12 @@ from rich.console import Console
 from lorgnette.data.check.files import file_name
 from lorgnette.data.check.report import shown_segments, write_sample_page
 from lorgnette.data.check.terminal import sample_text
-from lorgnette.data.image_store import ImageStore
 from lorgnette.data.parts import Part
 from lorgnette.data.rendered import Encoded
 from lorgnette.data.rules import require_usable
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError
+from lorgnette.images.store import ImageStore
 from lorgnette.pages import printable_lines
 
 MOST_NAMED = 5

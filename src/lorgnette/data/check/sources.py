@@ -17,13 +17,13 @@ from lorgnette.data.check.findings import Checked
 from lorgnette.data.check.segments import unfinished_answers
 from lorgnette.data.check.twins import HeldOut, HeldOutPurpose, Seen, Twin
 from lorgnette.data.encodings import Encodings
-from lorgnette.data.image_store import ImageStore
 from lorgnette.data.parts import Part
 from lorgnette.data.rendered import IGNORE_INDEX, Encoded
 from lorgnette.data.rules import bad_row, require_usable
 from lorgnette.data.sample import Sample
 from lorgnette.data.writing import llava_row, row_json
 from lorgnette.errors import DataError, LeftOut
+from lorgnette.images.store import ImageStore
 
 AHEAD = 256
 """Rows read before they are rendered, so that their images are decoded meanwhile."""

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import wild_images as wild
-from lorgnette.data.image_cache import KnownImages, image_cache
-from lorgnette.data.image_store import ImageStore, image_store
 from lorgnette.errors import InputError, RowError, RunError
+from lorgnette.images.cache import KnownImages, image_cache
+from lorgnette.images.store import ImageStore, image_store
 
 
 @pytest.fixture(autouse=True)

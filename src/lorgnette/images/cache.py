@@ -16,9 +16,9 @@ from pathlib import Path
 
 import PIL
 
-from lorgnette.data.image_facts import ImageFacts
-from lorgnette.data.images import require_file
 from lorgnette.errors import InputError, RowError
+from lorgnette.images.facts import ImageFacts
+from lorgnette.images.opening import require_file
 from lorgnette.run import cache_folder
 
 MADE_BY = f"1, pillow {PIL.__version__}"

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import wild_images as wild
-from lorgnette.data.image_facts import image_facts, likeness, read_image_bytes
-from lorgnette.data.images import open_image
 from lorgnette.errors import RowError
+from lorgnette.images.facts import image_facts, likeness, read_image_bytes
+from lorgnette.images.opening import open_image
 
 
 def look(file: Path):

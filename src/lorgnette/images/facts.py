@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lorgnette.data.images import opened, require_openable, upright_rgb
 from lorgnette.errors import RowError
+from lorgnette.images.opening import opened, require_openable, upright_rgb
 
 HASH_SIDE, HASH_PIXELS = 8, 32
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright

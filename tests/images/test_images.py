@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lorgnette.data import images
-from lorgnette.data.images import keep_image, open_image, read_pixels
 from lorgnette.errors import DataError
+from lorgnette.images import opening as images
+from lorgnette.images.opening import keep_image, open_image, read_pixels
 from lorgnette.models.loading import Llava
 
 

@@ -12,9 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 
-from lorgnette.data.image_cache import Mark, image_cache, mark_of, recall_content, recall_file, refusal, remember
-from lorgnette.data.image_facts import ImageFacts, image_facts, read_image_bytes
 from lorgnette.errors import RowError, RunError
+from lorgnette.images.cache import Mark, image_cache, mark_of, recall_content, recall_file, refusal, remember
+from lorgnette.images.facts import ImageFacts, image_facts, read_image_bytes
 
 BATCH = 16
 """Images that a worker process takes at a time."""

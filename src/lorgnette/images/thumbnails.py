@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from lorgnette.data.images import MAX_PIXELS, opened, upright_rgb
 from lorgnette.errors import RowError
+from lorgnette.images.opening import MAX_PIXELS, opened, upright_rgb
 
 
 @dataclass(frozen=True, slots=True)
