@@ -12,7 +12,7 @@ from lorgnette.cli.terminal import console, say
 from lorgnette.errors import DataError, InputError, nearest
 
 if TYPE_CHECKING:
-    from lorgnette.data.making_images import Pictures
+    from lorgnette.data.making.pictures import Pictures
     from lorgnette.data.remote_sensing import Prepared
 
 Images = Annotated[Path, typer.Argument(help="Folder of pictures, or one picture.", show_default=False)]
@@ -97,11 +97,11 @@ def make(
     Example: lorgnette data make pictures data/made --model gpt-4o-mini --prompt ru --input-price 0.15
     --output-price 0.6 --max-cost 5 --dry-run
     """
-    from lorgnette.data.making import make as ask  # noqa: PLC0415
-    from lorgnette.data.making_images import find_pictures  # noqa: PLC0415
-    from lorgnette.data.making_log import Prices  # noqa: PLC0415
-    from lorgnette.data.making_plan import Settings, plan  # noqa: PLC0415
-    from lorgnette.data.making_prompts import read_prompt  # noqa: PLC0415
+    from lorgnette.data.making.log import Prices  # noqa: PLC0415
+    from lorgnette.data.making.make import make as ask  # noqa: PLC0415
+    from lorgnette.data.making.pictures import find_pictures  # noqa: PLC0415
+    from lorgnette.data.making.plan import Settings, plan  # noqa: PLC0415
+    from lorgnette.data.making.prompt import read_prompt  # noqa: PLC0415
     from lorgnette.run import locked  # noqa: PLC0415
 
     if (input_price is None) != (output_price is None):

@@ -9,11 +9,11 @@ from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception_type
 
-from lorgnette.data.making_endpoint import Endpoint, Rejected, ask, connect
-from lorgnette.data.making_images import Picture, sent_url
-from lorgnette.data.making_log import Answer, Ledger, Tokens
-from lorgnette.data.making_plan import Settings, estimate, settled, usable_answers
-from lorgnette.data.making_prompts import messages, response_format
+from lorgnette.data.making.endpoint import Endpoint, Rejected, ask, connect
+from lorgnette.data.making.log import Answer, Ledger, Tokens
+from lorgnette.data.making.pictures import Picture, sent_url
+from lorgnette.data.making.plan import Settings, estimate, settled, usable_answers
+from lorgnette.data.making.prompt import messages, response_format
 from lorgnette.data.retrying import Interrupted, stopping, waiting
 from lorgnette.errors import DataError, InputError, LorgnetteError, RunError
 

@@ -21,11 +21,11 @@ from typer.testing import CliRunner
 
 from chat_server import Ask, ChatServer, chat_server, good, pairs_text
 from lorgnette.cli import app
-from lorgnette.data.making import make, plain, without_repetitions
-from lorgnette.data.making_images import find_pictures
-from lorgnette.data.making_log import Answer, Ledger, Prices, Tokens
-from lorgnette.data.making_plan import Settings, plan
-from lorgnette.data.making_prompts import LANGUAGES, Pair, judge, read_prompt, response_format
+from lorgnette.data.making.log import Answer, Ledger, Prices, Tokens
+from lorgnette.data.making.make import make, plain, without_repetitions
+from lorgnette.data.making.pictures import find_pictures
+from lorgnette.data.making.plan import Settings, plan
+from lorgnette.data.making.prompt import LANGUAGES, Pair, judge, read_prompt, response_format
 from lorgnette.data.readers import read_samples
 from lorgnette.errors import DataError, InputError, MissingExtra, RunError
 
@@ -454,10 +454,10 @@ KILLED = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from lorgnette.data.making import make
-from lorgnette.data.making_images import find_pictures
-from lorgnette.data.making_plan import Settings
-from lorgnette.data.making_prompts import read_prompt
+from lorgnette.data.making.make import make
+from lorgnette.data.making.pictures import find_pictures
+from lorgnette.data.making.plan import Settings
+from lorgnette.data.making.prompt import read_prompt
 
 settings = Settings(model="eye", prompt=read_prompt("en", 5), base_url=sys.argv[1], concurrency=3)
 make(find_pictures(Path(sys.argv[2]), 1024), Path(sys.argv[3]), settings, Console(quiet=True))
@@ -646,7 +646,7 @@ def test_missing_libraries_name_the_extra(
     server: ChatServer, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
-    for name in [name for name in sys.modules if name.startswith("lorgnette.data.making_")]:
+    for name in [name for name in sys.modules if name.startswith("lorgnette.data.making.")]:
         if name.endswith(("_asking", "_endpoint")):
             monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingExtra, match=r"lorgnette\[make\]"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorgnette.data.making_prompts import Pair
+from lorgnette.data.making.prompt import Pair
 from lorgnette.images.thumbnails import Thumbnail, thumbnail
 from lorgnette.pages import render_page
 from lorgnette.run import write_text

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lorgnette.data.making_images import Picture, Pictures
-from lorgnette.data.making_log import Answer, Ledger, Prices, Tokens
-from lorgnette.data.making_prompts import Prompt, Verdict, judge
+from lorgnette.data.making.log import Answer, Ledger, Prices, Tokens
+from lorgnette.data.making.pictures import Picture, Pictures
+from lorgnette.data.making.prompt import Prompt, Verdict, judge
 from lorgnette.errors import InputError
 
 REPAIRS = 1

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from lorgnette.data.making_images import Pictures
-from lorgnette.data.making_log import Ledger
-from lorgnette.data.making_plan import Settings, settled, usable_answers
-from lorgnette.data.making_prompts import Pair
-from lorgnette.data.review import Card, write_review
+from lorgnette.data.making.log import Ledger
+from lorgnette.data.making.pictures import Pictures
+from lorgnette.data.making.plan import Settings, settled, usable_answers
+from lorgnette.data.making.prompt import Pair
+from lorgnette.data.making.review import Card, write_review
 from lorgnette.data.sample import IMAGE_TAG
 from lorgnette.errors import LorgnetteError, MissingExtra, RunError
 from lorgnette.progress import progress_bar
@@ -44,7 +44,7 @@ def make(pictures: Pictures, out: Path, settings: Settings, console: Console) ->
     stopped, failure = "", None
     if todo:
         try:
-            from lorgnette.data.making_asking import ask_all  # noqa: PLC0415
+            from lorgnette.data.making.asking import ask_all  # noqa: PLC0415
         except ImportError as error:
             raise MissingExtra(error.name or "openai", "make") from error
         with progress_bar(console) as progress:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from lorgnette.data.making_log import Answer
+from lorgnette.data.making.log import Answer
 from lorgnette.data.sample import IMAGE_TAG
 from lorgnette.errors import InputError, nearest
 
@@ -59,7 +59,7 @@ def read_prompt(name: str, pairs: int) -> Prompt:
         raise InputError(
             f"--prompt {name}: {', '.join(missing) or '{mistake} below the line ---'} does not occur in it. Allowed: a "
             f"text with {{pairs}} for their number, which asks for "
-            '{"pairs": [{"question": "...", "answer": "..."}]}. Next: copy one of lorgnette/data/prompts.'
+            '{"pairs": [{"question": "...", "answer": "..."}]}. Next: copy one of lorgnette/data/making/prompts.'
         )
     if not line:
         repair = resources.files(__package__).joinpath("prompts", "en.txt").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import httpx2
 import openai
 from pydantic import BaseModel, Field, ValidationError
 
-from lorgnette.data.making_log import Answer, Tokens
+from lorgnette.data.making.log import Answer, Tokens
 from lorgnette.data.retrying import Interrupted, is_transient, retry_after
 from lorgnette.errors import InputError, RunError
 
