@@ -13,7 +13,7 @@ from lorgnette.errors import DataError, InputError, nearest
 
 if TYPE_CHECKING:
     from lorgnette.data.making.pictures import Pictures
-    from lorgnette.data.remote_sensing import Prepared
+    from lorgnette.data.remote_sensing.corpus import Prepared
 
 Images = Annotated[Path, typer.Argument(help="Folder of pictures, or one picture.", show_default=False)]
 Model = Annotated[str, typer.Option(help="The model's name, as the endpoint knows it.", show_default=False)]
@@ -46,7 +46,7 @@ def prepare(
 
     Example: lorgnette data prepare rs-instructions downloads data/rs
     """
-    from lorgnette.data.remote_sensing import prepare as gather  # noqa: PLC0415
+    from lorgnette.data.remote_sensing.corpus import prepare as gather  # noqa: PLC0415
     from lorgnette.run import locked  # noqa: PLC0415
 
     if corpus not in CORPORA:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from lorgnette.data.archive_parts import find_archives
 from lorgnette.data.archives import unpack
-from lorgnette.data.remote_sensing_images import SUFFIXES, Candidate, image_files, match, place
+from lorgnette.data.remote_sensing.matching import SUFFIXES, Candidate, image_files, match, place
 from lorgnette.errors import DataError
 from lorgnette.images.opening import open_image
 from lorgnette.progress import progress_bar

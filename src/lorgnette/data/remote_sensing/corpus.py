@@ -18,8 +18,8 @@ from typing import Any
 from rich.console import Console
 
 from lorgnette.data.archive_parts import FOREIGN
-from lorgnette.data.remote_sensing_images import SETS, SUFFIXES, Candidate, regular_files
-from lorgnette.data.remote_sensing_placing import IMAGES, Images, check_placed, settle, settle_archives
+from lorgnette.data.remote_sensing.matching import SETS, SUFFIXES, Candidate, regular_files
+from lorgnette.data.remote_sensing.placing import IMAGES, Images, check_placed, settle, settle_archives
 from lorgnette.data.writing import llava_list, row_json
 from lorgnette.errors import DataError, MissingExtra, nearest
 from lorgnette.progress import progress_bar

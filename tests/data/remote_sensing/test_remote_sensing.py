@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 from archive_bytes import cut, tar_bytes, tree, zip_bytes
 from lorgnette.cli import app
-from lorgnette.data import remote_sensing_placing
 from lorgnette.data.readers import read_samples
-from lorgnette.data.remote_sensing import CORPUS, Prepared, prepare
-from lorgnette.data.remote_sensing_images import Candidate, match
+from lorgnette.data.remote_sensing import placing as remote_sensing_placing
+from lorgnette.data.remote_sensing.corpus import CORPUS, Prepared, prepare
+from lorgnette.data.remote_sensing.matching import Candidate, match
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError
 
