@@ -193,7 +193,7 @@ def test_missing_sets_are_listed_and_the_next_call_does_what_is_left(
     monkeypatch.setattr(
         remote_sensing_placing, "open_image", lambda file: (decoded.append(Path(file).name), open_image(file))[1]
     )
-    from lorgnette.data.archives import unpack
+    from lorgnette.data.archives.unpacking import unpack
     from lorgnette.images.opening import open_image
 
     (source / "LR").mkdir()
@@ -215,7 +215,7 @@ def test_missing_sets_are_listed_and_the_next_call_does_what_is_left(
 def test_a_kill_while_unpacking_keeps_what_was_unpacked(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lorgnette.data.archives import unpack
+    from lorgnette.data.archives.unpacking import unpack
 
     asked = []
 

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 
-from lorgnette.data.archive_parts import find_archives
-from lorgnette.data.archives import unpack
+from lorgnette.data.archives.parts import find_archives
+from lorgnette.data.archives.unpacking import unpack
 from lorgnette.data.remote_sensing.matching import SUFFIXES, Candidate, image_files, match, place
 from lorgnette.errors import DataError
 from lorgnette.images.opening import open_image

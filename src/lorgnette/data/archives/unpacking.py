@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from lorgnette.data.archive_entries import CHUNK, Damaged, Reading, Refused, archive_entries, reading, safe_parts
-from lorgnette.data.archive_parts import Archive, find_archives, is_archive_name, open_archive
+from lorgnette.data.archives.entries import CHUNK, Damaged, Reading, Refused, archive_entries, reading, safe_parts
+from lorgnette.data.archives.parts import Archive, find_archives, is_archive_name, open_archive
 from lorgnette.errors import DataError
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from archive_bytes import cut, tar_bytes, tree, zip_bytes
-from lorgnette.data.archive_parts import Archive, find_archives, is_archive_name
-from lorgnette.data.archives import Bounds, unpack
+from lorgnette.data.archives.parts import Archive, find_archives, is_archive_name
+from lorgnette.data.archives.unpacking import Bounds, unpack
 from lorgnette.errors import DataError
 
 FILES = {"top/a.txt": b"first " * 700, "top/b/c.txt": random.Random(0).randbytes(90_000), "d.txt": b""}
