@@ -103,8 +103,8 @@ def split(
 
     Example: lorgnette data split dataset.json splits --images pictures --shares 70/10/20
     """
-    from lorgnette.data.split import parse_shares  # noqa: PLC0415
-    from lorgnette.data.split_files import require_free, split_files, write_split  # noqa: PLC0415
+    from lorgnette.data.split.files import require_free, split_files, write_split  # noqa: PLC0415
+    from lorgnette.data.split.sets import parse_shares  # noqa: PLC0415
     from lorgnette.images.store import cores, image_store  # noqa: PLC0415
 
     wanted = parse_shares(shares)

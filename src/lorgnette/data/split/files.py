@@ -13,7 +13,7 @@ from typing import Any
 
 from lorgnette import __version__
 from lorgnette.data.parts import Part
-from lorgnette.data.split import Rows, Split, assign, group_rows, notes, read_rows
+from lorgnette.data.split.sets import Rows, Split, assign, group_rows, notes, read_rows
 from lorgnette.data.writing import llava_list, llava_row, relative_image, row_json
 from lorgnette.errors import InputError
 from lorgnette.images.store import ImageStore

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wild_images as wild
-from lorgnette.data.grouping import Groups, alike
-from lorgnette.data.split import Rows, assign, parse_shares
-from lorgnette.data.split_files import split_files, write_split
+from lorgnette.data.split.files import split_files, write_split
+from lorgnette.data.split.grouping import Groups, alike
+from lorgnette.data.split.sets import Rows, assign, parse_shares
 from lorgnette.errors import DataError, InputError
 from lorgnette.images.store import image_store
 from wild_rows import part, row, write_rows

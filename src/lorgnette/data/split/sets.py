@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
-from lorgnette.data.grouping import Groups, alike
 from lorgnette.data.identity import row_key
 from lorgnette.data.parts import Part
 from lorgnette.data.rules import bad_row, require_usable, too_many_bad
 from lorgnette.data.sample import Sample
+from lorgnette.data.split.grouping import Groups, alike
 from lorgnette.data.writing import images_root, relative_image
 from lorgnette.errors import DataError, LeftOut
 from lorgnette.images.store import ImageStore
