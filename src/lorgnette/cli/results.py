@@ -90,7 +90,7 @@ def score(
 
     Example: lorgnette score final.json --task captions --references dataset_rsicd.json
     """
-    from lorgnette.evaluation.score import score_file  # noqa: PLC0415
+    from lorgnette.evaluation.score_file import score_file  # noqa: PLC0415
     from lorgnette.evaluation.tasks import find_task  # noqa: PLC0415
     from lorgnette.run import locked  # noqa: PLC0415
 
