@@ -45,13 +45,13 @@ def open_image(path: str | Path) -> Image.Image:
 
 @contextmanager
 def opened(
-    path: str | Path, content: bytes | None = None, most_pixels: int = MAX_PIXELS
+    path: str | Path, content: bytes | None = None, most_pixels: int | None = None
 ) -> Iterator[ImageFile.ImageFile]:
     """Open an image whose pixels are decoded within the block; whatever is wrong with the file is a `RowError`.
 
     Args:
         content: the file's bytes, where they have been read already.
-        most_pixels: how large it may be.
+        most_pixels: how large it may be; None for `MAX_PIXELS`.
 
     Raises:
         RowError: kinds "image missing", "image empty", "not an image", "image huge", "image truncated" and "image
@@ -63,8 +63,9 @@ def opened(
             source = require_openable(path) if content is None else io.BytesIO(content)
             image = Image.open(source, formats=_formats())
             with image:
-                if image.width * image.height > most_pixels:
-                    raise _huge(path, f"{image.width} x {image.height} pixels. Allowed: {most_pixels:,} in all.")
+                allowed = MAX_PIXELS if most_pixels is None else most_pixels
+                if image.width * image.height > allowed:
+                    raise _huge(path, f"{image.width} x {image.height} pixels. Allowed: {allowed:,} in all.")
                 yield image
     except RowError:
         raise

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from lorgnette.errors import RowError
-from lorgnette.images.opening import MAX_PIXELS, opened, upright_rgb
+from lorgnette.images.opening import opened, upright_rgb
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Thumbnail:
     missing: str = ""
 
 
-def thumbnail(path: str | Path, side: int, most_pixels: int = MAX_PIXELS) -> Thumbnail:
+def thumbnail(path: str | Path, side: int, most_pixels: int | None = None) -> Thumbnail:
     """Shrink an image so that no side is longer than `side` pixels; one that cannot be opened leaves a labelled gap."""
     try:
         with opened(path, most_pixels=most_pixels) as image:
