@@ -156,7 +156,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("owner", "name", "at"),
     [
-        (experiment, "assemble", 1),
+        (experiment, "built", 1),
         (answering, "generate", 2),
         (experiment, "run_stage", 2),
         (hand_over, "merge", 1),
