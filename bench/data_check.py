@@ -72,9 +72,9 @@ def check(file: Path, workers: int, page: Path) -> None:
     """Check the set as the command does, loading of libraries included the first time."""
     from lorgnette.data.check.files import write_check  # noqa: PLC0415
     from lorgnette.data.check.sources import check_parts  # noqa: PLC0415
-    from lorgnette.data.image_store import image_store  # noqa: PLC0415
     from lorgnette.data.parts import part_of  # noqa: PLC0415
     from lorgnette.data.readers.source import SourceSpec  # noqa: PLC0415
+    from lorgnette.images.store import image_store  # noqa: PLC0415
     from lorgnette.recipe_data import renderer_for  # noqa: PLC0415
 
     renderer = renderer_for("starter:language-model", None, 512)

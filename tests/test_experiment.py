@@ -16,6 +16,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from lorgnette import cli, experiment
 from lorgnette.evaluation import sharing
 from lorgnette.inference import answers as answering
+from lorgnette.models.adapters import TOLERANCES
 from lorgnette.run import read_json, read_json_lines
 from lorgnette.training import hand_over, trained
 from small import make_text_to_text
@@ -96,7 +97,7 @@ def test_the_road_leaves_everything_it_promises(
     assert any("eval_loss" in row for row in read_json_lines(folder / "metrics.jsonl"))
     record = read_json(folder / "merged" / "lorgnette.json")
     assert record["kind"] == "merged"
-    assert record["merge_difference"] <= hand_over.MERGE_TOLERANCE
+    assert record["merge_difference"] <= TOLERANCES["float32"]
     assert read_json(folder / "stages" / "finetune" / "trained" / "lorgnette.json")["base_fingerprint"].startswith(
         "sha256"
     )
@@ -155,7 +156,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("owner", "name", "at"),
     [
-        (experiment, "assemble", 1),
+        (experiment, "built", 1),
         (answering, "generate", 2),
         (experiment, "run_stage", 2),
         (hand_over, "merge", 1),

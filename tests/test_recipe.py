@@ -226,7 +226,6 @@ def test_misspelt_field_does_not_hide_what_is_behind_it(tmp_path: Path) -> None:
             {"train": {"tower": "full"}},
             "train.tower: unknown field (value 'full'). Did you mean 'vision_tower'?",
         ),
-        ({"name": "merged"}, "'merged' is a folder that every run has"),
         ({"name": "../x"}, "name: must be text of the form"),
         ({"data": []}, "data: must be a list of at least 1, got []"),
         ({"data": [{"path": "p"}]}, "data.0.format: is missing"),

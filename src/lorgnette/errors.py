@@ -87,6 +87,11 @@ class GradientError(RunError):
     """A part that the recipe trains received no gradient in the first step."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library says, or the error's name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the closest allowed name, or an empty string if none is close."""
     found = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)

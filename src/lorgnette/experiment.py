@@ -6,7 +6,7 @@ absent, so calling it again does only what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,32 +16,29 @@ from transformers import set_seed
 
 from lorgnette.comparison.compare import compare_sides
 from lorgnette.comparison.effects import TaskComparison
-from lorgnette.comparison.folders import run_sides
+from lorgnette.comparison.folders import AFTER, BEFORE, run_sides
 from lorgnette.comparison.report import write_report
 from lorgnette.comparison.tables import print_tables, write_tables
 from lorgnette.comparison.training_record import read_training
 from lorgnette.data.templates import require_template
 from lorgnette.errors import InputError, RecipeError
 from lorgnette.evaluation.evaluate import Settings, evaluate
-from lorgnette.evaluation.results import RESULT
+from lorgnette.evaluation.schema import RESULT
 from lorgnette.evaluation.tasks import find_task, read_documents
-from lorgnette.models.assembly import assemble, located
+from lorgnette.models.assembly import located
 from lorgnette.models.conversion.huggingface import two_layers
 from lorgnette.models.conversion.projector import read_projector
-from lorgnette.models.learner import Learner, load_model, save_model
+from lorgnette.models.learner import load_model, save_model
 from lorgnette.models.loading import DTYPES, fingerprint, load_config
-from lorgnette.models.outline import outline_of
-from lorgnette.models.trainable import Part, parts_table
 from lorgnette.processes import is_main, processes
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
-from lorgnette.recipe.sections import Evaluation, Recipe, Stage
-from lorgnette.run import append_json_line, locked, provenance, read_json, write_text
-from lorgnette.training.arguments import rates_of, training_arguments
+from lorgnette.recipe.sections import Recipe, Stage
+from lorgnette.recipe_model import built, plan_of
+from lorgnette.run import RECORD, append_json_line, locked, provenance, read_json, write_text
+from lorgnette.training.arguments import training_arguments
 from lorgnette.training.hand_over import brings_projector, merged_model, needs_start, put_projector
 from lorgnette.training.samples import samples_of
 from lorgnette.training.stages import (
-    modes_of,
-    prepare,
     restore_stage,
     run_stage,
 )
@@ -59,9 +56,9 @@ def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Co
     """
     with locked(output):
         about, base = begin(recipe, output, command, console)
-        measure(recipe.evaluation, base, recipe, output / "evaluation" / "before", about, console, plan_of(recipe))
+        measure(recipe, base, output / "evaluation" / BEFORE, about, console, plan_of(recipe.model))
         merged = train(recipe, output, console)
-        measure(recipe.evaluation, merged, recipe, output / "evaluation" / "after", about, console)
+        measure(recipe, merged, output / "evaluation" / AFTER, about, console)
         return report(recipe, output, console)
 
 
@@ -98,22 +95,6 @@ def check(recipe: Recipe) -> None:
             two_layers(read_projector(Path(stage.init_projector)))
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
         read_documents(find_task(spec.name, spec.task_options()), spec.split)
-
-
-def plan_of(recipe: Recipe) -> dict[str, Any] | None:
-    """Return how the language model is held in 4 bits while it is trained and measured before, or None."""
-    return recipe.model.quantization.model_dump() if recipe.model.quantization else None
-
-
-def outlines(recipe: Recipe) -> Iterator[tuple[str, Learner, list[Part], str]]:
-    """Yield for every stage its title, model, table of parts and dtype, by shapes alone."""
-    for stage in recipe.stages:
-        learner = outline_of(recipe.model)
-        prepared = prepare(stage, learner)
-        rates = rates_of(stage, training_arguments(stage, Path(stage.name), recipe.seed).learning_rate)
-        parts = parts_table(prepared.module, modes_of(stage, prepared), rates)
-        held = "4 bits in the language model" if recipe.model.quantization else recipe.model.dtype
-        yield f"stage {stage.name}", prepared, parts, held
 
 
 def keep_recipe(recipe: Recipe, output: Path) -> None:
@@ -153,35 +134,32 @@ def build_base(recipe: Recipe, output: Path, console: Console) -> str:
     assert build is not None
     if not folder.exists():
         console.print(f"assembling {build.vision_tower} + {build.language_model}", markup=False)
-        llava = assemble(
-            build.vision_tower,
-            build.language_model,
-            vision_feature_layer=build.vision_feature_layer,
-            vision_feature_select_strategy=build.vision_feature_select_strategy,
-            image_size=build.image_size,
-            template=recipe.model.chat_template,
-            dtype=DTYPES[recipe.model.dtype],
-            seed=recipe.seed,
+        save_model(
+            built(recipe.model, recipe.seed),
+            folder,
+            {"kind": "base", "build": build.model_dump(mode="json"), "seed": recipe.seed},
         )
-        save_model(llava, folder, {"kind": "base", "build": build.model_dump(mode="json"), "seed": recipe.seed})
     return str(folder)
 
 
 def measure(
-    evaluation: Evaluation | None,
-    model: str,
     recipe: Recipe,
+    model: str,
     folder: Path,
     about: dict[str, Any],
     console: Console,
     plan: dict[str, Any] | None = None,
 ) -> None:
-    """Run every task of the recipe that has no result yet on a model, in 4 bits if there is a plan for them."""
-    if evaluation is None:
+    """Run every task of the recipe that has no result yet on a model, in 4 bits if there is a plan for them.
+
+    Raises:
+        InputError: if a result that is there was measured on another model.
+    """
+    if recipe.evaluation is None:
         return
     named = {"path": model, "fingerprint": fingerprint(model), "dtype": recipe.model.dtype, "quantization": plan}
     missing = []
-    for task in evaluation.tasks:
+    for task in recipe.evaluation.tasks:
         result = folder / task.name / RESULT
         if not result.exists():
             missing.append(task)
@@ -194,7 +172,7 @@ def measure(
         return
     learner = load_model(model, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan)
     for spec in missing:
-        settings = Settings(spec.split, spec.limit, spec.max_new_tokens, spec.prompt, evaluation.batch_size)
+        settings = Settings(spec.split, spec.limit, spec.max_new_tokens, spec.prompt, recipe.evaluation.batch_size)
         evaluate(
             learner,
             find_task(spec.name, spec.task_options()),
@@ -208,14 +186,19 @@ def measure(
 
 
 def train(recipe: Recipe, output: Path, console: Console) -> str:
-    """Run the stages that have not ended, one after another, and merge the last one's result into `merged/`."""
+    """Run the stages that have not ended, one after another, and merge the last one's result into `merged/`.
+
+    Raises:
+        InputError: if `merged/` holds something else, or a model that a stage stood on has changed.
+        RunError: if training fails, or the merged model answers otherwise.
+    """
     folder = output / "merged"
-    if (folder / "lorgnette.json").exists():
+    if (folder / RECORD).exists():
         return str(folder)
     if folder.exists():
         raise InputError(f"{folder}: is no model that Lorgnette merged. It is left as it is. Next: move it away.")
     base = recipe.model.base or str(output / "base")
-    learner = load_model(base, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan_of(recipe))
+    learner = load_model(base, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan_of(recipe.model))
     walked: list[Stage] = []  # since the folder that `learner` comes from
     for stage in recipe.stages:
         set_seed(recipe.seed)

@@ -13,8 +13,9 @@ from lorgnette.data.readers.source import SourceSpec
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
 from lorgnette.errors import DataError
 from lorgnette.evaluation.tasks import find_task, read_documents
-from lorgnette.models.outline import outline, outline_of
+from lorgnette.models.outline import outline
 from lorgnette.recipe.sections import Recipe, Source, TaskSpec
+from lorgnette.recipe_model import outline_of
 from lorgnette.training.samples import renderer_of
 
 

@@ -6,6 +6,7 @@ first and renamed when it was complete, so that a kill at any moment leaves the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -27,6 +28,9 @@ from lorgnette.processes import is_main
 WHOLE = "whole.json"
 """Written last into a checkpoint: names and sizes of its files. Without it a checkpoint does not count."""
 
+RECORD = "lorgnette.json"
+"""In every folder of a model, an adapter or a projector that we write: what it is, and what it was made of."""
+
 
 def cache_folder(kind: str) -> Path:
     """Return the folder for one kind of things that can be made again: `lorgnette/KIND` under `XDG_CACHE_HOME`.
@@ -47,6 +51,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     if folder.exists():
         shutil.rmtree(folder)
     unfinished.rename(folder)
+
+
+def require_absent(output: Path) -> None:
+    """Check that nothing is where a new folder is to be written.
+
+    Raises:
+        InputError: if something is.
+    """
+    if output.exists():
+        raise InputError(
+            f"{output}: is there already and is left as it is. Next: choose another name for the output, or delete it."
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -90,6 +106,19 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read what a folder says of itself, empty if it says nothing.
+
+    Raises:
+        DataError: if its record is no JSON object.
+    """
+    file = folder / RECORD
+    record = read_json(file) if file.is_file() else {}
+    if not isinstance(record, dict):
+        raise DataError(f"{file}: is no JSON object. Next: copy the folder anew.")
+    return record
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read the whole lines of a file that may have been cut while it was written; none if there is no file.
 
@@ -122,6 +151,12 @@ def append_json_line(path: Path, row: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync_tree(folder: Path) -> None:

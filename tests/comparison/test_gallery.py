@@ -61,7 +61,7 @@ def test_pictures_are_small_and_gaps_are_labelled(pair: tuple[Result, Result], t
     alternatives = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
     assert len(alternatives) == 30
     assert all(text.startswith("What is asked about: question ") for text in alternatives)
-    for label in ("image not found: gone.png", "image cannot be read: broken.png", "no image"):
+    for label in ("image missing: gone.png", "image truncated: broken.png", "no image"):
         assert page.text.count(label) == 30
 
 
@@ -69,7 +69,7 @@ def test_a_picture_bomb_is_not_decoded(make_result: Make, tmp_path: Path, row: M
     Image.new("1", (9_000, 9_000)).save(tmp_path / "bomb.png")
     rows = [row(1, 1.0, image=str(tmp_path / "bomb.png"))]
     html = report(tmp_path / "out", [(make_result("a", rows), make_result("b", rows))], trainings=[])
-    assert "image too large: bomb.png" in html
+    assert "image huge: bomb.png" in html
 
 
 def test_answers_say_how_they_ended_and_whether_they_were_read(make_result: Make, tmp_path: Path, row: Make) -> None:

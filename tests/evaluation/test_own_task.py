@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lorgnette.errors import DataError, RowError
-from lorgnette.evaluation.prompts import fill
+from lorgnette.evaluation.asking import fill
 from lorgnette.evaluation.scoring import score_answers
 from lorgnette.evaluation.tasks import find_task, options_of, read_documents
 from lorgnette.evaluation.tasks.task import Document, RowTask, Score, Scored, SetTask

@@ -9,7 +9,7 @@ import pytest
 
 import small_sets as sets
 from lorgnette.errors import DataError
-from lorgnette.evaluation.prompts import fill
+from lorgnette.evaluation.asking import fill
 from lorgnette.evaluation.results import prediction, summarise
 from lorgnette.evaluation.scoring import score_answers
 from lorgnette.evaluation.tasks import TASKS, find_task, read_documents

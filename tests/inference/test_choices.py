@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lorgnette.data.images import read_pixels
 from lorgnette.data.rendered import Rendered
 from lorgnette.data.rendering import Renderer
 from lorgnette.data.sample import Sample, Turn
 from lorgnette.data.templates import ChatTemplate
 from lorgnette.errors import DataError
+from lorgnette.images.opening import read_pixels
 from lorgnette.inference.choices import choose, option_tokens
 from lorgnette.models.assembly import assemble
 from lorgnette.models.forward import prepare_for_rows

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lorgnette.data.images import read_pixels
 from lorgnette.data.rendered import Rendered
 from lorgnette.data.rows import build_row
 from lorgnette.data.sample import IMAGE_TAG, Sample, Turn
+from lorgnette.images.opening import read_pixels
 from lorgnette.inference import engine
 from lorgnette.inference.engine import batches, generate
 from lorgnette.models.assembly import assemble

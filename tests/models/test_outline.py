@@ -11,9 +11,10 @@ import torch
 from lorgnette.errors import ModelError
 from lorgnette.models.assembly import assemble
 from lorgnette.models.loading import load_llava
-from lorgnette.models.outline import outline, outline_of
+from lorgnette.models.outline import outline
 from lorgnette.models.saving import save_llava
 from lorgnette.recipe.model import Build, Model
+from lorgnette.recipe_model import outline_of
 
 Parts = Callable[[str, str], tuple[str, str]]
 

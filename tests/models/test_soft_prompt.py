@@ -10,10 +10,10 @@ import torch
 from peft import PeftModel
 
 from lorgnette.data.dataset import RowCollator
-from lorgnette.data.images import read_pixels
 from lorgnette.data.rows import Row
 from lorgnette.data.sample import Sample
 from lorgnette.errors import ModelError
+from lorgnette.images.opening import read_pixels
 from lorgnette.inference.engine import generate
 from lorgnette.models.adapters import load_trained, save_trained
 from lorgnette.models.forward import row_embeddings, row_logits

@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, T5Config
 from lorgnette.data.pairs import PairRenderer
 from lorgnette.data.sample import Origin, Sample, Turn
 from lorgnette.errors import ModelError, RowError
-from lorgnette.inference.pairs import generate_pairs
+from lorgnette.inference.answers import generate_pairs
 from lorgnette.models.adapters import add_lora, load_trained, merge, require_equal_logits, save_trained
 from lorgnette.models.learner import load_model, save_model
 from lorgnette.models.soft_prompt import new_prompt, save_prompt

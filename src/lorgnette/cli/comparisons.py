@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorgnette.cli.terminal import console, errors
+from lorgnette.cli.terminal import console, errors, say
 from lorgnette.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def compare(
         line = "Next: add --output FOLDER for tables, every changed answer and report.html"
     else:
         line = f"Results are in {output}\nNext: open {_write(output, _title(results, sides), sides, compared)}"
-    console.print(line, soft_wrap=True, markup=False)
+    say(line)
     worse = [comparison for comparison in comparisons if comparison.verdict == WORSE]
     if fail_if_worse and worse:
         names = ", ".join(f"{comparison.candidate} on {comparison.task}" for comparison in worse)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
-from lorgnette.cli.terminal import Overrides, console, settle
+from lorgnette.cli.terminal import Overrides, console, named_values, say, settle
 from lorgnette.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from lorgnette.data.image_store import ImageStore
     from lorgnette.data.pairs import AnyRenderer
     from lorgnette.data.parts import Part, Purpose
     from lorgnette.data.readers.source import SourceSpec
     from lorgnette.data.sample import Sample
+    from lorgnette.images.store import ImageStore
 
 Format = Annotated[str | None, typer.Option("--format", help="Which reader; seen from the first rows if not given.")]
 Split = Annotated[str | None, typer.Option(help="Part of the data, where it has parts.")]
@@ -61,23 +61,13 @@ def check(
 
     Example: lorgnette data check train.json --images pictures --model runs/quickstart/merged --fix fixed
     """
-    from lorgnette.data.image_store import cores, image_store  # noqa: PLC0415
+    from lorgnette.images.store import cores, image_store  # noqa: PLC0415
 
     share = MAX_BAD_SHARE if max_bad_share is None else max_bad_share
     if source.endswith(RECIPES):
-        of_file = (
-            format,
-            split,
-            images,
-            options,
-            limit,
-            model,
-            chat_template,
-            max_text_tokens,
-            held_out,
-            max_bad_share,
-        )
-        parts, share = _recipe_parts(source, overrides, any(option is not None for option in of_file))
+        of_a_file = (format, split, images, options, limit, model, chat_template, max_text_tokens, held_out)
+        given = any(option is not None for option in (*of_a_file, max_bad_share))
+        parts, share = _recipe_parts(source, overrides, has_file_options=given)
     else:
         settle()
         renderer = _renderer(model, chat_template, max_text_tokens)
@@ -104,16 +94,18 @@ def split(
     format: Format = None,
     images: Images = None,
     options: Options = None,
-    max_bad_share: Annotated[float, typer.Option(min=0, max=1, help="Stop above this share of bad rows.")] = 0.01,
+    max_bad_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Stop above this share of bad rows.")
+    ] = MAX_BAD_SHARE,
     workers: Workers = None,
 ) -> None:
     """Split data into train, val and test so that no image is in two of them; the same everywhere for the same seed.
 
     Example: lorgnette data split dataset.json splits --images pictures --shares 70/10/20
     """
-    from lorgnette.data.image_store import cores, image_store  # noqa: PLC0415
-    from lorgnette.data.split import parse_shares  # noqa: PLC0415
-    from lorgnette.data.split_files import require_free, split_files, write_split  # noqa: PLC0415
+    from lorgnette.data.split.files import require_free, split_files, write_split  # noqa: PLC0415
+    from lorgnette.data.split.sets import parse_shares  # noqa: PLC0415
+    from lorgnette.images.store import cores, image_store  # noqa: PLC0415
 
     wanted = parse_shares(shares)
     require_free(output)
@@ -124,17 +116,14 @@ def split(
             parts, store, wanted, seed=seed, near_duplicates=near_duplicates, max_bad_share=max_bad_share
         )
     same = write_split(output, made.files)
-    for line in made.lines:
-        console.print(line, markup=False, soft_wrap=True)
-    console.print(
+    say(
+        *made.lines,
         f"{'The same split was already' if same else 'The split is'} in {output}; images are relative to {made.root}\n"
         f"Next: lorgnette data check {output / 'train.json'} --images {made.root} --held-out {output / 'test.json'}",
-        markup=False,
-        soft_wrap=True,
     )
 
 
-def _recipe_parts(source: str, overrides: list[str] | None, has_file_options: bool) -> tuple[list[Part], float]:
+def _recipe_parts(source: str, overrides: list[str] | None, *, has_file_options: bool) -> tuple[list[Part], float]:
     if has_file_options:
         raise InputError(
             f"{source}: is a recipe, which says itself what its data is. Next: leave the options of files out, or "
@@ -152,14 +141,11 @@ def _spec(path: str, split: str | None, images: str | None, options: list[str] |
     from lorgnette.data.readers.source import SourceSpec  # noqa: PLC0415
     from lorgnette.recipe.yaml_text import parse_yaml  # noqa: PLC0415
 
-    given = {}
-    for option in options or ():
-        name, equals, text = option.partition("=")
-        value = parse_yaml(text)
-        if not name or not equals or value.mistakes:
-            raise InputError(f"--option {option}: must be NAME=VALUE, such as repeated_tags=refuse.")
-        given[name] = value.data
-    return SourceSpec(path, split, images, given)
+    given = {name: parse_yaml(text) for name, text in named_values(options).items()}
+    for name, value in given.items():
+        if value.mistakes:
+            raise InputError(f"--option {name}: {value.mistakes[0].text}. Allowed: a value as in a recipe, in YAML.")
+    return SourceSpec(path, split, images, {name: value.data for name, value in given.items()})
 
 
 def _part(
@@ -169,7 +155,7 @@ def _part(
 
     found = format or detect_format(spec)
     if format is None:
-        console.print(f"{spec.path}: read as {found} (--format to say otherwise)", markup=False, soft_wrap=True)
+        say(f"{spec.path}: read as {found} (--format to say otherwise)")
     return part_of("data" if purpose == "train" else "held out", purpose, spec, found, limit, renderer)
 
 
@@ -177,9 +163,7 @@ def _renderer(model: str | None, chat_template: str | None, max_text_tokens: int
     if model is None:
         if chat_template is not None or max_text_tokens is not None:
             raise InputError("--chat-template and --max-text-tokens need a tokenizer. Next: give --model.")
-        console.print(
-            "No --model: rows are not rendered, so lengths in tokens and labels are not checked.", soft_wrap=True
-        )
+        say("No --model: rows are not rendered, so lengths in tokens and labels are not checked.")
         return None
     from lorgnette.recipe_data import renderer_for  # noqa: PLC0415
 
@@ -187,10 +171,10 @@ def _renderer(model: str | None, chat_template: str | None, max_text_tokens: int
 
 
 def _show(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore) -> None:
-    from lorgnette.data.check.files import show_row  # noqa: PLC0415
+    from lorgnette.data.check.show import show_row  # noqa: PLC0415
 
     file = show_row(parts, wanted, page, store, console)
-    console.print(f"\nWith its images in {file}", markup=False, soft_wrap=True)
+    say(f"\nWith its images in {file}")
 
 
 def _check(
@@ -214,16 +198,15 @@ def _check(
     for found in checked:
         print_checked(found, console)
     numbers = write_check(page, f"Check of {source}", checked, store)
-    console.print(f"{store.asked:,} images, {store.decoded:,} of them decoded now", soft_wrap=True)
-    console.print(f"The report is in {page}, the same as numbers in {numbers}", markup=False, soft_wrap=True)
+    say(f"{store.asked:,} images, {store.decoded:,} of them decoded now")
+    say(f"The report is in {page}, the same as numbers in {numbers}")
     if fix is not None:
-        for line in write_fixed(fix, checked):
-            console.print(line, markup=False, soft_wrap=True)
+        say(*write_fixed(fix, checked))
     stopped = [f"{found.part.name}, {found.part.path}: {found.stop}" for found in checked if found.stop]
     if stopped:
         raise DataError("\n".join(stopped))
     step = f"lorgnette run {source}" if source.endswith(RECIPES) else f"lorgnette data split {source} splits"
-    console.print(f"Next: {step}", markup=False, soft_wrap=True)
+    say(f"Next: {step}")
 
 
 def _watched(progress: Progress, samples: Iterator[Sample | DataError], part: Part) -> Iterator[Sample | DataError]:

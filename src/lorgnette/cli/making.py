@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from lorgnette.cli.terminal import console
+from lorgnette.cli.terminal import console, say
 from lorgnette.errors import DataError, InputError, nearest
 
 if TYPE_CHECKING:
-    from lorgnette.data.making_images import Pictures
-    from lorgnette.data.remote_sensing import Prepared
+    from lorgnette.data.making.pictures import Pictures
+    from lorgnette.data.remote_sensing.corpus import Prepared
 
 Images = Annotated[Path, typer.Argument(help="Folder of pictures, or one picture.", show_default=False)]
 Model = Annotated[str, typer.Option(help="The model's name, as the endpoint knows it.", show_default=False)]
@@ -46,7 +46,7 @@ def prepare(
 
     Example: lorgnette data prepare rs-instructions downloads data/rs
     """
-    from lorgnette.data.remote_sensing import prepare as gather  # noqa: PLC0415
+    from lorgnette.data.remote_sensing.corpus import prepare as gather  # noqa: PLC0415
     from lorgnette.run import locked  # noqa: PLC0415
 
     if corpus not in CORPORA:
@@ -55,13 +55,11 @@ def prepare(
     with locked(out):
         done = gather(source, out, console, keep=sets, urls=url or (), max_download=int(max_download * 1e9))
     _show_prepared(done)
-    console.print(f"The report is in {out / 'prepared.json'}", soft_wrap=True, markup=False)
+    say(f"The report is in {out / 'prepared.json'}")
     if done.rows:
-        console.print(
+        say(
             f"The data set is {out / 'dataset.json'} with {done.rows:,} rows\nNext, in a recipe: data: "
-            f"[{{path: {out / 'dataset.json'}, format: llava, images: {out / 'imagenes'}}}]",
-            soft_wrap=True,
-            markup=False,
+            f"[{{path: {out / 'dataset.json'}, format: llava, images: {out / 'imagenes'}}}]"
         )
     done.check()
 
@@ -99,11 +97,11 @@ def make(
     Example: lorgnette data make pictures data/made --model gpt-4o-mini --prompt ru --input-price 0.15
     --output-price 0.6 --max-cost 5 --dry-run
     """
-    from lorgnette.data.making import make as ask  # noqa: PLC0415
-    from lorgnette.data.making_images import find_pictures  # noqa: PLC0415
-    from lorgnette.data.making_log import Prices  # noqa: PLC0415
-    from lorgnette.data.making_plan import Settings, plan  # noqa: PLC0415
-    from lorgnette.data.making_prompts import read_prompt  # noqa: PLC0415
+    from lorgnette.data.making.log import Prices  # noqa: PLC0415
+    from lorgnette.data.making.make import make as ask  # noqa: PLC0415
+    from lorgnette.data.making.pictures import find_pictures  # noqa: PLC0415
+    from lorgnette.data.making.plan import Settings, plan  # noqa: PLC0415
+    from lorgnette.data.making.prompt import read_prompt  # noqa: PLC0415
     from lorgnette.run import locked  # noqa: PLC0415
 
     if (input_price is None) != (output_price is None):
@@ -143,8 +141,7 @@ def _show_plan(found: dict[str, Any], pictures: Pictures) -> None:
         money + ("" if found["spent"] is None else f"; spent before: {found['spent']:.4f}"),
         "Nothing was sent. Next: the same command without --dry-run",
     ]
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+    say(*lines)
 
 
 def _show_made(made: dict[str, Any], out: Path) -> None:
@@ -161,8 +158,7 @@ def _show_made(made: dict[str, Any], out: Path) -> None:
         f"Next: look through {out / 'review.html'}; then, in a recipe: data: [{{path: {out / 'dataset.json'}, "
         f"format: llava, images: {made['images']}}}]",
     ]
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+    say(*lines)
 
 
 def _show_prepared(done: Prepared) -> None:
@@ -172,12 +168,10 @@ def _show_prepared(done: Prepared) -> None:
         table.add_row(name, *(f"{counts[state]:,}" for state in states))
     console.print(table)
     selection = done.selection
-    console.print(f"{selection.read:,} rows read, {done.rows:,} kept; dropped: {sum(selection.dropped.values()):,}")
-    lines = [
-        f"  {count:,} {reason} (the first: {selection.examples[reason]})" for reason, count in selection.dropped.items()
-    ]
+    dropped = selection.dropped
+    lines = [f"{selection.read:,} rows read, {done.rows:,} kept; dropped: {dropped.total():,}"]
+    lines += [f"  {count:,} {reason} (the first: {selection.examples[reason]})" for reason, count in dropped.items()]
     lines += [f"refused: {reason}" for reason in done.refused]
     lines += [f"unpack by hand, Python cannot: {label}" for label in done.by_hand]
     lines += [f"still to fetch: {line}" for line in done.to_fetch()]
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+    say(*lines)

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from lorgnette.cli.terminal import Overrides, console, settle
+from lorgnette.cli.terminal import Overrides, console, say, settle
 from lorgnette.errors import InputError
 
-
-class Target(StrEnum):
-    """Layouts that `model convert` writes."""
-
-    HF = "hf"
-    HF4 = "hf4"
-    LLAVA = "llava"
-    XTUNER = "xtuner"
-
-
-class Dtype(StrEnum):
-    """Dtypes that weights can be written in."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
-DType = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the weights.")]
 
 
 def inspect(
@@ -44,21 +25,21 @@ def inspect(
     Example: lorgnette model inspect --recipe recipes/smollm2-dinov2-easyvqa.yaml
     """
     settle()
-    from lorgnette.experiment import outlines  # noqa: PLC0415
-    from lorgnette.models.inspection import describe, outline, show_description  # noqa: PLC0415
+    from lorgnette.models.inspection import describe, describe_source, show_description  # noqa: PLC0415
     from lorgnette.recipe.reading import read_recipe  # noqa: PLC0415
+    from lorgnette.recipe_model import outlines  # noqa: PLC0415
 
     if (model is None) == (recipe is None):
         raise InputError("model inspect takes a MODEL or a --recipe, one of them.")
     if model is not None:
-        show_description(outline(model), console)
-        console.print(f"Next: lorgnette evaluate {model} --task NAME", soft_wrap=True, markup=False)
+        show_description(describe_source(model), console)
+        say(f"Next: lorgnette evaluate {model} --task NAME")
         return
     assert recipe is not None
     for title, learner, parts, dtype in outlines(read_recipe(recipe, overrides or [])):
-        console.print(f"\n{title}", markup=False)
+        say(f"\n{title}")
         show_description(describe(learner, parts, dtype), console)
-    console.print(f"Next: lorgnette run {recipe}", soft_wrap=True, markup=False)
+    say(f"Next: lorgnette run {recipe}")
 
 
 def build(
@@ -72,7 +53,7 @@ def build(
     ] = None,
     vision_feature_layer: Annotated[int, typer.Option(help="The layer of the tower that is projected.")] = -2,
     chat_template: Annotated[str | None, typer.Option(help="A named one; the tokenizer's own if not given.")] = None,
-    dtype: DType = "float32",
+    dtype: Dtype = "float32",
     seed: Annotated[int, typer.Option(help="Of the new projector.")] = 42,
 ) -> None:
     """Put a vision tower and a language model together; the projector between them is untrained.
@@ -81,33 +62,30 @@ def build(
     """
     settle()
     from lorgnette.models.assembly import assemble  # noqa: PLC0415
-    from lorgnette.models.loading import dtype_of  # noqa: PLC0415
+    from lorgnette.models.loading import DTYPES  # noqa: PLC0415
     from lorgnette.models.saving import save_llava  # noqa: PLC0415
+    from lorgnette.run import require_absent  # noqa: PLC0415
 
-    _refuse_existing(output)
+    require_absent(output)
     llava = assemble(
         vision_tower,
         language_model,
         vision_feature_layer=vision_feature_layer,
         image_size=image_size,
         template=chat_template,
-        dtype=dtype_of(dtype),
+        dtype=DTYPES[dtype],
         seed=seed,
     )
     made_of = {"vision_tower": vision_tower, "language_model": language_model}
     save_llava(llava, output, {"kind": "base", "build": made_of, "seed": seed})
-    console.print(
-        f"The model is in {output}\nNext: give it as model.base in a recipe; its projector is untrained.",
-        soft_wrap=True,
-        markup=False,
-    )
+    say(f"The model is in {output}\nNext: give it as model.base in a recipe; its projector is untrained.")
 
 
 def merge(
     base: Annotated[str, typer.Argument(help="What the adapters were trained on.", show_default=False)],
     adapters: Annotated[list[Path], typer.Argument(help="Adapters, in their order.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.", show_default=False)],
-    dtype: DType = "bfloat16",
+    dtype: Dtype = "bfloat16",
     max_shard_size: Annotated[str, typer.Option(help="Of one file.")] = "4GB",
     samples: Annotated[
         Path | None, typer.Option(help="LLaVA conversations to compare on; noise if not given.", show_default=False)
@@ -119,18 +97,14 @@ def merge(
     Example: lorgnette model merge runs/mine/base runs/mine/stages/finetune/trained --output merged
     """
     settle()
-    from lorgnette.models.loading import dtype_of  # noqa: PLC0415
     from lorgnette.models.merging import merge_adapters  # noqa: PLC0415
 
-    dtype_of(dtype)
     difference = merge_adapters(
         base, adapters, output, dtype=dtype, max_shard_size=max_shard_size, samples=samples, images=images
     )
-    console.print(
+    say(
         f"The model is in {output}; its logits differ from base + adapters by {difference:.1e} of the largest\n"
-        f"Next: lorgnette evaluate {output} --task NAME",
-        soft_wrap=True,
-        markup=False,
+        f"Next: lorgnette evaluate {output} --task NAME"
     )
 
 
@@ -140,7 +114,7 @@ def convert(
     ],
     output: Annotated[Path, typer.Argument(help="The folder to write; it must not be there.", show_default=False)],
     to: Annotated[
-        Target,
+        Literal["hf", "hf4", "llava", "xtuner"],
         typer.Option(
             help="hf: Hugging Face and PEFT; hf4: the same for transformers before 5.4; llava: the original; xtuner.",
             show_default=False,
@@ -158,7 +132,8 @@ def convert(
         str | None, typer.Option(help="A chat template by name, such as vicuna_v1.", show_default=False)
     ] = None,
     dtype: Annotated[
-        Dtype | None, typer.Option(help="Of the written weights; as they are if not given.", show_default=False)
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(help="Of the written weights; as they are if not given.", show_default=False),
     ] = None,
     xtuner_config: Annotated[
         Path | None,
@@ -179,11 +154,4 @@ def convert(
     dtypes = DTYPES | {"float16": torch.float16}
     options = Options(base, vision_tower, template, dtypes[dtype] if dtype else None, xtuner_config)
     done = run(source, to, output, options)
-    for sentence in done.said:
-        console.print(sentence, soft_wrap=True, markup=False)
-    console.print(f"Written to {output}\nNext: {done.next_step}", soft_wrap=True, markup=False)
-
-
-def _refuse_existing(output: Path) -> None:
-    if output.exists():
-        raise InputError(f"{output}: exists already and is left as it is. Next: choose another OUTPUT.")
+    say(*done.said, f"Written to {output}\nNext: {done.next_step}")

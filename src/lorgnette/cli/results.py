@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from lorgnette.cli.terminal import console, settle
-from lorgnette.errors import InputError
+from lorgnette.cli.terminal import console, named_values, say, settle
 
 Images = Annotated[str | None, typer.Option(help="The folder of its images.", show_default=False)]
 TaskOption = Annotated[
@@ -47,13 +46,13 @@ def evaluate(
     from lorgnette.evaluation.evaluate import evaluate as ask  # noqa: PLC0415
     from lorgnette.evaluation.tasks import find_task  # noqa: PLC0415
     from lorgnette.models.learner import load_model  # noqa: PLC0415
-    from lorgnette.models.loading import fingerprint  # noqa: PLC0415
+    from lorgnette.models.loading import dtype_name, fingerprint  # noqa: PLC0415
     from lorgnette.run import locked, provenance  # noqa: PLC0415
 
     found = find_task(task, task_options(data, images, option))
     folder = output or Path("results") / Path(model).name / task.replace(":", ".")
     learner = load_model(model)
-    named = {"path": model, "fingerprint": fingerprint(model), "dtype": str(learner.core.dtype).removeprefix("torch.")}
+    named = {"path": model, "fingerprint": fingerprint(model), "dtype": dtype_name(learner.core.dtype)}
     with locked(folder):
         result = ask(
             learner,
@@ -66,9 +65,7 @@ def evaluate(
             label=task,
         )
     show_result(result)
-    console.print(
-        f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT", soft_wrap=True, markup=False
-    )
+    say(f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT")
 
 
 def score(
@@ -93,7 +90,7 @@ def score(
 
     Example: lorgnette score final.json --task captions --references dataset_rsicd.json
     """
-    from lorgnette.evaluation.score import score_file  # noqa: PLC0415
+    from lorgnette.evaluation.score_file import score_file  # noqa: PLC0415
     from lorgnette.evaluation.tasks import find_task  # noqa: PLC0415
     from lorgnette.run import locked  # noqa: PLC0415
 
@@ -115,24 +112,17 @@ def score(
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return
     show_result(result)
-    console.print(
-        f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT", soft_wrap=True, markup=False
-    )
+    say(f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT")
 
 
 def task_options(data: str | None, images: str | None, options: list[str] | None) -> dict[str, str]:
     """Return what a task is made with, from --data, --images and --option NAME=VALUE.
 
     Raises:
-        InputError: if an option has no `=`.
+        InputError: if an option has no name or no `=`.
     """
-    given = {name: value for name, value in (("path", data), ("images", images)) if value is not None}
-    for option in options or []:
-        name, equals, value = option.partition("=")
-        if not equals:
-            raise InputError(f"--option {option}: has no '='. Allowed: --option NAME=VALUE.")
-        given[name] = value
-    return given
+    places = {name: value for name, value in (("path", data), ("images", images)) if value is not None}
+    return places | named_values(options)
 
 
 def show_result(result: dict[str, Any]) -> None:
@@ -143,12 +133,12 @@ def show_result(result: dict[str, Any]) -> None:
         low, high = part["interval"]
         indent = "" if name == main else "  "
         value = f"{part['score']:.3f} on {part['n']:,} documents (95 % interval {low:.3f} to {high:.3f})"
-        console.print(f"{indent}{name} {value}", markup=False)
+        say(f"{indent}{name} {value}")
     for kind, part in result["kinds"].items():
-        console.print(f"  {kind}: {part['score']:.3f} on {part['n']:,}", markup=False)
+        say(f"  {kind}: {part['score']:.3f} on {part['n']:,}")
     counts = {"unread": result["unread"], "stopped_by_length": result["stopped_by_length"]} | result["counts"]
     for name, count in (counts | result["data"]["unusable"]).items():
         if count:
-            console.print(f"  {name.replace('_', ' ')}: {count:,}", markup=False)
+            say(f"  {name.replace('_', ' ')}: {count:,}")
     for warning in result["warnings"]:
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorgnette.cli.terminal import Output, Overrides, RecipeFile, console, settle
+from lorgnette.cli.terminal import Output, Overrides, RecipeFile, console, say, settle
 
 if TYPE_CHECKING:
     from lorgnette.recipe.sections import Recipe
@@ -20,10 +20,7 @@ def quickstart(overrides: Overrides = None, output: Output = None) -> None:
     """
     with resources.as_file(resources.files("lorgnette") / "starter" / "quickstart.yaml") as file:
         _run(file, overrides, output)
-    console.print(
-        "      lorgnette run recipes/smollm2-dinov2-easyvqa.yaml      (the same with real pretrained models)",
-        soft_wrap=True,
-    )
+    say("      lorgnette run recipes/smollm2-dinov2-easyvqa.yaml      (the same with real pretrained models)")
 
 
 def run(recipe: RecipeFile, overrides: Overrides = None, output: Output = None) -> None:
@@ -47,10 +44,7 @@ def train(recipe: RecipeFile, overrides: Overrides = None, output: Output = None
     with locked(folder):
         experiment.begin(read, folder, sys.argv, console)
         merged = experiment.train(read, folder, console)
-    console.print(
-        f"\nThe model is in {merged}\nNext: lorgnette run {recipe} --output {folder}      (to measure it)",
-        soft_wrap=True,
-    )
+    say(f"\nThe model is in {merged}\nNext: lorgnette run {recipe} --output {folder}      (to measure it)")
 
 
 def _read(recipe: Path, overrides: list[str] | None, output: Path | None) -> tuple[Recipe, Path]:
@@ -66,9 +60,7 @@ def _run(recipe: Path, overrides: list[str] | None, output: Path | None) -> None
 
     read, folder = _read(recipe, overrides, output)
     comparisons = run_recipe(read, folder, sys.argv, console)
-    console.print(f"\nEverything is in {folder}", soft_wrap=True, markup=False)
+    say(f"\nEverything is in {folder}")
     if comparisons:
-        console.print(f"Next: open {folder / 'report.html'}", soft_wrap=True, markup=False)
-        console.print(
-            f"      lorgnette evaluate {folder / 'merged'} --task {comparisons[0].task}", soft_wrap=True, markup=False
-        )
+        say(f"Next: open {folder / 'report.html'}")
+        say(f"      lorgnette evaluate {folder / 'merged'} --task {comparisons[0].task}")

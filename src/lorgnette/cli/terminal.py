@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from lorgnette.errors import InputError
 from lorgnette.processes import is_main
 
 SPINS = "2000"
@@ -32,6 +34,30 @@ Overrides = Annotated[
 Output = Annotated[
     Path | None, typer.Option("--output", help="The run folder; runs/RECIPE if not given.", show_default=False)
 ]
+
+
+def say(*lines: str) -> None:
+    """Print lines as they are: no markup in them, and no line broken where the terminal ends."""
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def named_values(options: Sequence[str] | None) -> dict[str, str]:
+    """Return what --option NAME=VALUE gave, by name.
+
+    Raises:
+        InputError: if one has no name or no `=`.
+    """
+    given = {}
+    for option in options or ():
+        name, equals, value = option.partition("=")
+        if not name or not equals:
+            raise InputError(
+                f"--option {option}: must be NAME=VALUE. Next: docs/data.md has the options of readers, "
+                "docs/benchmarks.md those of tasks."
+            )
+        given[name] = value
+    return given
 
 
 def settle() -> None:

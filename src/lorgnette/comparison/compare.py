@@ -58,7 +58,9 @@ def compare_sides(sides: Sequence[Side], *, intersect: bool = False) -> list[Com
         ]
         refused = f"Cannot compare {baseline.folder} with {side.folder}"
         if not tasks:
-            raise DataError(f"{refused}, they have no task in common:\n  " + "\n  ".join(missing))
+            raise DataError(
+                f"{refused}, they have no task in common:\n  " + "\n  ".join(missing) + "\nNext: evaluate both on one."
+            )
         if missing and not intersect:
             raise DataError(
                 f"{refused}. What differs:\n  "
@@ -178,7 +180,9 @@ def _measure_corpus(aggregate: str, name: str, rows: Rows, result: Result) -> di
     try:
         first, second = (np.array([pair[side].parts[name] for pair in rows], dtype=np.float64) for side in (0, 1))
     except ValueError as error:
-        raise DataError(f"{result.folder}: the parts of {name} differ in length between rows.") from error
+        raise DataError(
+            f"{result.folder}: the parts of {name} differ in length between rows. Next: evaluate again."
+        ) from error
     effect, value = corpus_effect(AGGREGATES[aggregate], first, second), AGGREGATES[aggregate]
     return {
         "n": len(rows),

@@ -21,7 +21,7 @@ import matplotlib
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from lorgnette.comparison.wording import printable
+from lorgnette.pages import printable
 from lorgnette.run import write_bytes
 
 # Blue and orange of Okabe & Ito's palette: told apart by colour-blind readers, and by lightness in grey print.

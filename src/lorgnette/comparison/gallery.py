@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from PIL import Image, ImageOps
 
 from lorgnette.comparison.reading import Prediction, Result
+from lorgnette.images.thumbnails import Thumbnail, thumbnail
 
 THUMBNAIL_PIXELS = 240
-# Read from a picture's header before any pixel is decoded; 64 million pixels are 192 MB in memory.
 MOST_PIXELS = 64_000_000
-# Without this list Pillow would also try formats that start other programs, such as EPS.
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A thumbnail as a data: URL, or the reason why there is none."""
-
-    url: str | None = None
-    width: int = 0
-    height: int = 0
-    missing: str = ""
+"""192 MB in memory: larger ones are not worth it for a page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +20,7 @@ class Card:
 
     before: Prediction
     after: Prediction
-    picture: Picture
+    picture: Thumbnail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,30 +63,9 @@ def gallery(before: Result, after: Result, size: int) -> tuple[Group, ...]:
     )
 
 
-def picture(source: str | None) -> Picture:
-    """Shrink an image file to a data: URL; a file that is missing, broken or huge becomes a labelled gap."""
-    if source is None:
-        return Picture(missing="no image")
-    path = Path(source)
-    try:
-        if not path.is_file():  # also keeps pipes and devices from being opened
-            return Picture(missing=f"image not found: {path.name}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about broken metadata or size; the size is checked below
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    return Picture(missing=f"image too large: {path.name}")
-                image.draft("RGB", (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))  # JPEG decodes at a fraction of its size
-                upright = ImageOps.exif_transpose(image).convert("RGBA")
-    except Exception:  # a hostile file can raise anything in a decoder, and no picture is worth the report
-        return Picture(missing=f"image cannot be read: {path.name}")
-    upright.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    flat = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
-    # Drawings are smaller and sharper as PNG, photographs as JPEG.
-    encoded = {"png": _encode(flat, "PNG", optimize=True), "jpeg": _encode(flat, "JPEG", quality=82)}
-    kind, content = min(encoded.items(), key=lambda item: len(item[1]))
-    url = f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-    return Picture(url=url, width=flat.width, height=flat.height)
+def picture(source: str | None) -> Thumbnail:
+    """Shrink the image of a document."""
+    return Thumbnail(missing="no image") if source is None else thumbnail(source, THUMBNAIL_PIXELS, MOST_PIXELS)
 
 
 def _places(available: Sequence[int], size: int) -> list[int]:
@@ -114,10 +75,3 @@ def _places(available: Sequence[int], size: int) -> list[int]:
     for index in (1, 2, 0, 3):
         places[index] += min(available[index] - places[index], size - sum(places))
     return places
-
-
-def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """Encode an image in memory."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from lorgnette.comparison.drawing import AFTER, BEFORE, GREY, INK, WARM, Drawing
 from lorgnette.comparison.effects import BETTER, WORSE, Effect, TaskComparison
 from lorgnette.comparison.statistics import Interval
-from lorgnette.comparison.wording import printable, score_text, shortened
+from lorgnette.comparison.wording import score_text, shortened
 from lorgnette.errors import DataError
+from lorgnette.pages import printable
 
 # A longer raw curve is thinned to this many points; the smooth one is computed from all of them.
 MOST_POINTS = 1_000

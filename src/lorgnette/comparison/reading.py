@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.errors import DataError
+from lorgnette.evaluation.schema import PREDICTIONS, RESULT
 
 EVALUATE = "Next: lorgnette evaluate MODEL --task NAME"
-SUMMARY, PREDICTIONS = "result.json", "predictions.jsonl"
 # `score` in result.json is the mean of the rows; only the order of adding may differ.
 ROUNDING = 1e-6
 
@@ -62,7 +62,7 @@ class Result:
 
 def is_result(folder: Path) -> bool:
     """Tell whether a folder looks like a result: one of its two files is there."""
-    return (folder / SUMMARY).is_file() or (folder / PREDICTIONS).is_file()
+    return (folder / RESULT).is_file() or (folder / PREDICTIONS).is_file()
 
 
 def read_result(folder: Path) -> Result:
@@ -72,7 +72,7 @@ def read_result(folder: Path) -> Result:
         DataError: a file is missing, cut off or malformed, or the two files contradict each other; the
             message names the file and the line.
     """
-    summary_path, predictions_path = folder / SUMMARY, folder / PREDICTIONS
+    summary_path, predictions_path = folder / RESULT, folder / PREDICTIONS
     for path in (summary_path, predictions_path):
         if not path.is_file():
             raise DataError(f"{path} does not exist, so {folder} is not a result folder. {EVALUATE}")

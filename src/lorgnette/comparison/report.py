@@ -1,18 +1,16 @@
 """Write the one page that says whether the model got better, and shows it.
 
-The page is self-contained: pictures are data: URLs, drawings are inline SVG, there is no script, and its own
-security policy forbids it to load anything. Whatever came from a model or a data set is escaped.
+One file, as `pages.py` has it; drawings are inline SVG.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from lorgnette.comparison.comparable import flat
@@ -32,6 +30,7 @@ from lorgnette.comparison.wording import (
     score_text,
     sentences,
 )
+from lorgnette.pages import cut, render_page
 from lorgnette.run import write_text
 
 MOST_CHARACTERS = 400
@@ -75,7 +74,10 @@ def write_report(
     scores = [_bars(made.numbers, number) for number, made in enumerate(compared, start=1)]
     drawings = overview | losses | {name: drawing for own in scores for name, drawing in own.items()}
     inline = {name: Markup(inline_svg(drawing, name)) for name, drawing in drawings.items()}  # escaped in there
-    page = _template().render(
+    page = render_page(
+        __package__,
+        "report.html.j2",
+        FILTERS,
         title=title,
         headlines=sentences([made.numbers for made in compared]),
         sections=[
@@ -104,23 +106,6 @@ def summary_text(comparison: TaskComparison, split: str) -> str:
         f"{comparison.n:,} {documents if split else 'questions'}: {counts_text(comparison)}, "
         + f"p {p if p.startswith('<') else f'= {p}'}".replace(" ", "\N{NO-BREAK SPACE}")
     )
-
-
-def _template() -> Template:
-    """Return the template with all that it writes numbers and names by."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "score": score_text,
-        "difference": difference_text,
-        "interval": interval_text,
-        "range": range_text,
-        "p": p_text,
-        "shorten": _shorten,
-        "unbroken": _unbroken,
-        "breakable": lambda name: escape(name).replace("_", Markup("_<wbr>")),
-        "flat": lambda tree: tuple(flat(tree)),
-    }
-    return environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
 
 
 def _section(made: Compared, number: int, drawings: Sequence[Markup], gallery_size: int) -> Section:
@@ -187,14 +172,20 @@ def _slug(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:40] or "x"
 
 
-def _shorten(text: str) -> str:
-    """Cut a text that would fill the page, and say how much is missing."""
-    if len(text) <= MOST_CHARACTERS:
-        return text
-    cut = len(text) - MOST_CHARACTERS
-    return f"{text[:MOST_CHARACTERS]}… ({cut:,} more characters)"
-
-
 def _unbroken(text: str) -> str:
     """Keep an interval on one line of the page."""
     return re.sub(r"95 % (\S+) to (\S+)", lambda found: found.group().replace(" ", "\N{NO-BREAK SPACE}"), text)
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "score": score_text,
+    "difference": difference_text,
+    "interval": interval_text,
+    "range": range_text,
+    "p": p_text,
+    "shorten": lambda text: cut(text, MOST_CHARACTERS),
+    "unbroken": _unbroken,
+    "breakable": lambda name: escape(name).replace("_", Markup("_<wbr>")),
+    "flat": lambda tree: tuple(flat(tree)),
+}
+"""What the template writes numbers and names by."""

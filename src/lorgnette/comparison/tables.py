@@ -21,11 +21,11 @@ from lorgnette.comparison.wording import (
     difference_text,
     interval_text,
     p_text,
-    printable,
     score_text,
     sentences,
     shortened,
 )
+from lorgnette.pages import printable
 from lorgnette.run import write_json, write_json_lines, write_text
 
 COLUMNS = (

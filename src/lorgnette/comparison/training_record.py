@@ -9,7 +9,7 @@ from typing import Any
 
 from lorgnette.errors import DataError
 from lorgnette.recipe.yaml_text import parse_yaml
-from lorgnette.run import read_json, read_json_lines
+from lorgnette.run import read_json, read_json_lines, read_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +56,12 @@ def read_training(run: Path) -> TrainingRecord:
     Raises:
         DataError: a file is broken.
     """
-    recipe_file, merged = run / "recipe.yaml", run / "merged" / "lorgnette.json"
+    recipe_file, merged = run / "recipe.yaml", read_record(run / "merged")
     recipe = recipe_file.read_text(encoding="utf-8", errors="replace") if recipe_file.is_file() else ""
     files = [run / "stages" / name / "stage.json" for name in _stage_names(recipe)]
     stages = {file: read_json(file) for file in files if file.is_file()}
     starts = read_json_lines(run / "provenance.jsonl")
-    provenance = (starts[-1] if starts else {}) | ({"merged": read_json(merged)} if merged.is_file() else {})
+    provenance = (starts[-1] if starts else {}) | ({"merged": merged} if merged else {})
     parts, data = [], []
     for file, stage in stages.items():
         try:

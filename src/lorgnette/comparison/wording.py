@@ -8,6 +8,7 @@ from itertools import groupby
 from lorgnette.comparison.effects import ALPHA, BETTER, NOT_SHOWN, WORSE, TaskComparison
 from lorgnette.comparison.folders import AFTER, BEFORE
 from lorgnette.comparison.statistics import Interval
+from lorgnette.pages import printable
 
 MINUS = "\N{MINUS SIGN}"
 METHODS = (
@@ -47,11 +48,6 @@ def p_text(p: float) -> str:
 def count_text(count: int | None) -> str:
     """Format a count: 1,530; a dash where there is none."""
     return "–" if count is None else f"{count:,}"
-
-
-def printable(text: str) -> str:
-    """Replace control characters, which could otherwise drive a terminal or break a drawing."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def shortened(text: str, longest: int) -> str:

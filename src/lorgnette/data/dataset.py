@@ -15,13 +15,13 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from lorgnette.data.encodings import Encodings
-from lorgnette.data.images import read_pixels, require_file
 from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.rendered import Expansion, Rendered
 from lorgnette.data.rows import build_row
-from lorgnette.data.rules import RequireImage, kind_of, require_usable, too_many_bad
+from lorgnette.data.rules import RequireImage, bad_row, require_usable, too_many_bad
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, LeftOut
+from lorgnette.images.opening import read_pixels, require_file
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Findings:
 
     def drop(self, error: DataError) -> None:
         """Count a sample that cannot be used under its kind, or under its message without the place."""
-        reason = kind_of(error)
+        reason = bad_row(error).kind
         self.dropped[reason] += 1
         self.examples.setdefault(reason, str(error))
 
@@ -170,19 +170,17 @@ def render_all(
     encodings.keep()  # also where the rows are too bad: they will be mended, and the others rendered by then
     findings.notes += encodings.notes
     if too_many_bad(findings.read, findings.kept, max_bad_share):
-        raise DataError(_too_many(findings, findings.read - findings.kept, max_bad_share))
+        raise DataError(_too_many(findings, max_bad_share))
     kept.count(findings)
     return kept, findings
 
 
-def _too_many(findings: Findings, bad: int, max_bad_share: float) -> str:
+def _too_many(findings: Findings, max_bad_share: float) -> str:
     if not findings.read:
-        left_out = (
-            f"; {findings.left_out.total():,} rows are left out by options or marks of the set"
-            if findings.left_out
-            else ""
-        )
-        return f"the data is empty: no sample was read{left_out}. Next: check path, split and options of the sources."
+        left_out = findings.left_out.total()
+        why = f"; {left_out:,} rows are left out by options or marks of the set" if left_out else ""
+        return f"the data is empty: no sample was read{why}. Next: check path, split and options of the sources."
+    bad = findings.read - findings.kept
     lines = [f"  {count} x  {findings.examples[reason]}" for reason, count in findings.dropped.most_common(5)]
     return (
         f"{bad:,} of {findings.read:,} samples cannot be used. Allowed: max_bad_share {max_bad_share:.2%}. "

@@ -6,7 +6,6 @@ times and to http and https only, and a file takes its name when all of it is th
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from tenacity import Retrying, retry_if_exception_type
 
 from lorgnette.data.retrying import Interrupted, is_transient, retry_after, stopping, waiting
 from lorgnette.errors import DataError, InputError, RunError
-from lorgnette.run import read_json, write_json
+from lorgnette.run import file_hash, read_json, write_json
 
 MOST_REDIRECTS = 5
 PROGRESS_BYTES = 65_536
@@ -255,8 +254,7 @@ def _validator(response: httpx.Response) -> str | None:
 def _check_hash(file: Path, remote: Remote) -> None:
     if remote.sha256 is None:
         return
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = file_hash(file)
     if found != remote.sha256:
         file.unlink()
         raise DataError(

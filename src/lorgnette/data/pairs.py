@@ -94,15 +94,19 @@ class PairRenderer:
             RowError: if the sample is malformed, has images, or is too long and the policy refuses it.
         """
         check_sample(sample)
-        where = f"{sample.origin} (id {sample.id})"
         if sample.images:
-            raise RowError("image for a text model", where, "has images, but a text-to-text model cannot see.")
+            raise RowError(
+                "image for a text model",
+                sample.where,
+                "has images, but a text-to-text model cannot see. Next: leave the row out, or take a LLaVA.",
+            )
         source = self._source(sample.turns[:-1])
         target = self._ids(sample.turns[-1].text.strip())
         over = 0 if self.max_text_tokens is None else max(0, len(source) + len(target) - self.max_text_tokens)
         if over and (self.too_long != "cut_end" or over >= len(target)):
             length = len(source) + len(target)
-            raise RowError("too long", where, f"{length} text tokens. Allowed: max_text_tokens {self.max_text_tokens}.")
+            reason = f"{length} text tokens. Allowed: max_text_tokens {self.max_text_tokens}."
+            raise RowError("too long", sample.where, reason)
         kept = target[: len(target) - over]
         return Encoded((*source, *kept), (*(IGNORE_INDEX,) * len(source), *kept), over)
 
@@ -113,7 +117,10 @@ class PairRenderer:
             DataError: if there are images.
         """
         if images:
-            raise DataError(f"{sample_id}: has images, but a text-to-text model cannot see.")
+            raise DataError(
+                f"{sample_id}: has images, but a text-to-text model cannot see. Next: leave the row out, or take a "
+                "LLaVA."
+            )
         source = self._source(turns)
         return self.expansion.rendered(Encoded(source, (IGNORE_INDEX,) * len(source)), sample_id, ())
 

@@ -78,13 +78,12 @@ class Renderer:
             RowError: as `render`.
         """
         check_sample(sample)
-        where = f"{sample.origin} (id {sample.id})"
         try:
             return Encoded(*self._shorten(sample.turns))
         except RowError as error:
-            raise RowError(error.kind, where, error.reason) from error
+            raise RowError(error.kind, sample.where, error.reason) from error
         except DataError as error:
-            raise RowError("template refuses", where, str(error)) from error
+            raise RowError("template refuses", sample.where, str(error)) from error
 
     def render_prompt(self, sample_id: str, images: tuple[str, ...], turns: Sequence[Turn]) -> Rendered:
         """Render turns up to where the model shall answer; no label is set.

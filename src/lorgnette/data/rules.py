@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-from lorgnette.data.images import require_file
 from lorgnette.data.sample import Sample, check_sample
 from lorgnette.errors import DataError, RowError
 
@@ -13,7 +13,7 @@ RequireImage = Callable[[str], object]
 image, training knows what a check has found before, and that a file is there."""
 
 
-def require_usable(sample: Sample | DataError, require_image: RequireImage = require_file) -> Sample:
+def require_usable(sample: Sample | DataError, require_image: RequireImage) -> Sample:
     """Return a sample whose images can be used and whose turns are in order; `Renderer` then judges its tokens.
 
     Raises:
@@ -25,8 +25,7 @@ def require_usable(sample: Sample | DataError, require_image: RequireImage = req
         try:
             require_image(image)
         except RowError as error:
-            where = f"{sample.origin} (id {sample.id})"
-            raise RowError(error.kind, where, f"{image[:200]}: {error.reason}") from error
+            raise RowError(error.kind, sample.where, f"{image[:200]}: {error.reason}") from error
     check_sample(sample)
     return sample
 
@@ -36,7 +35,17 @@ def too_many_bad(read: int, kept: int, max_bad_share: float) -> bool:
     return kept == 0 or read - kept > max_bad_share * read
 
 
-def kind_of(error: DataError) -> str:
-    """Return the words under which a row that cannot be used is counted: its kind, or its message without the place."""
-    message = str(error)
-    return error.kind if isinstance(error, RowError) else message.partition(": ")[2] or message
+class BadRow(NamedTuple):
+    """A row that cannot be used: the words under which it is counted, where it is, why it cannot."""
+
+    kind: str
+    where: str
+    reason: str
+
+
+def bad_row(error: DataError) -> BadRow:
+    """Return what an error says of its row; one without a kind of its own is counted under its message."""
+    if isinstance(error, RowError):
+        return BadRow(error.kind, error.where, error.reason)
+    where, _, reason = str(error).partition(": ")
+    return BadRow(reason or where, where, reason)

@@ -48,6 +48,11 @@ class Sample:
     origin: Origin
     mended: tuple[str, ...] = ()
 
+    @property
+    def where(self) -> str:
+        """Return file, row and id, as errors say it."""
+        return f"{self.origin} (id {self.id})"
+
 
 def check_sample(sample: Sample) -> None:
     """Refuse a conversation that cannot be trained on as it stands.
@@ -56,20 +61,20 @@ def check_sample(sample: Sample) -> None:
         RowError: if tags and images differ in number, a turn is empty, or roles do not run
             [system] user assistant [user assistant ...].
     """
-    where = f"{sample.origin} (id {sample.id})"
     tags = sum(turn.text.count(IMAGE_TAG) for turn in sample.turns)
     if tags != len(sample.images):
-        raise RowError("tags and images differ", where, f"{tags} {IMAGE_TAG} tags but {len(sample.images)} images.")
+        reason = f"{tags} {IMAGE_TAG} tags but {len(sample.images)} images."
+        raise RowError("tags and images differ", sample.where, reason)
     roles = [turn.role for turn in sample.turns]
     spoken = roles[1:] if roles[:1] == ["system"] else roles
     expected = ["user", "assistant"] * (len(spoken) // 2)
     if not spoken or spoken != expected:
         raise RowError(
             "order of roles",
-            where,
+            sample.where,
             f"roles are {', '.join(roles) or 'none'}. Allowed: an optional system turn, then user and assistant in "
             "turn, the last one by the assistant.",
         )
     for number, turn in enumerate(sample.turns):
         if not turn.text.strip():
-            raise RowError("empty turn", where, f"turn {number} ({turn.role}) is empty.")
+            raise RowError("empty turn", sample.where, f"turn {number} ({turn.role}) is empty.")

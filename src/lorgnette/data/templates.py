@@ -149,6 +149,15 @@ def chat_template(tokenizer: Any, name: str | None = None) -> ChatTemplate:
     return ChatTemplate(tokenizer, "tokenizer", tokenizer.chat_template, _find_end_of_turn(own))
 
 
+def set_template(tokenizer: Any, name: str) -> None:
+    """Give a tokenizer a named template in place of its own.
+
+    Raises:
+        ModelError: as `chat_template`.
+    """
+    tokenizer.chat_template = chat_template(tokenizer, name).jinja
+
+
 def require_template(name: str | None) -> None:
     """Check that a template of this name exists; None stands for the tokenizer's own.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -45,6 +45,6 @@ def llava_list(rows: Iterable[str]) -> str:
     return "[\n" + ",\n".join(rows) + "\n]\n"
 
 
-def row_json(row: dict[str, Any]) -> str:
+def row_json(row: Mapping[str, Any]) -> str:
     """Return a row as JSON, the same bytes everywhere."""
     return json.dumps(row, ensure_ascii=False)

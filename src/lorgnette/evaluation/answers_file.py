@@ -147,10 +147,12 @@ def _content(path: Path) -> Any:
     except FileNotFoundError as error:
         near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"{path}: there is no such file.{nearest(path.name, near)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({error}). Next: save it as UTF-8.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from error
     if not text.strip():
-        raise DataError(f"{path}: the file is empty.")
+        raise DataError(f"{path}: the file is empty. Next: make the answers again.")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as whole:

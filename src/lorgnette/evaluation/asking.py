@@ -1,24 +1,26 @@
 """Documents to answers: what a model is shown, and how its answer is taken.
 
-Either an answer is generated, or the letters of a multiple choice are scored at the place where it would begin.
+A prompt is data: a text with fields that every document fills. Either an answer is generated, or the letters of a
+multiple choice are scored at the place where it would begin.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorgnette.data.images import read_pixels
 from lorgnette.data.rendered import Rendered
 from lorgnette.data.sample import IMAGE_TAG, Turn
-from lorgnette.errors import DataError
-from lorgnette.evaluation.prompts import fill
+from lorgnette.errors import DataError, nearest
 from lorgnette.evaluation.tasks.task import Document
 from lorgnette.inference.answers import answer_batch
 from lorgnette.inference.choices import choose, option_tokens
 from lorgnette.models.learner import Learner
 from lorgnette.models.llava import Llava
+
+FIELD = re.compile(r"\{([A-Za-z_][A-Za-z_0-9]*)\}(\s*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,14 @@ class Asker:
 
     def _chosen(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
         if not isinstance(self.learner, Llava):
-            raise DataError(f"{self.learner.source}: likelihoods of letters are asked of models with images only.")
-        image_processor = self.learner.processor.image_processor
-        options = [option_tokens(self.learner.renderer(), (q.turn,), _letters(q.document)) for q in questions]
+            raise DataError(
+                f"{self.learner.source}: likelihoods of letters are asked of models with images only. Next: --option "
+                "protocol=generate"
+            )
+        renderer = self.learner.renderer()
+        options = [option_tokens(renderer, (q.turn,), _letters(q.document)) for q in questions]
         prompts = [question.prompt for question in questions]
-        chosen = choose(self.learner, prompts, lambda path: read_pixels(image_processor, path), options)
+        chosen = choose(self.learner, prompts, self.learner.collator().pixels, options)
         return [
             {
                 "answer": made.option,
@@ -91,6 +96,35 @@ class Asker:
             }
             for made in chosen
         ]
+
+
+def fill(prompt: str, document: Document) -> str:
+    """Put a document's texts into a prompt.
+
+    An empty field takes the white space after it along, so that `{hint} {question}` is the question alone where there
+    is no hint. Braces around anything but a name are text, and so is whatever a document brings.
+
+    Raises:
+        DataError: if the prompt names a field that the document does not have, or an image tag comes from a text.
+    """
+    fields = {"question": document.question, **document.fields}
+
+    def text_of(found: re.Match[str]) -> str:
+        name, space = found.groups()
+        if name not in fields:
+            raise DataError(
+                f"document {document.id}: the prompt names {{{name}}}. Allowed: "
+                f"{', '.join(f'{{{field}}}' for field in fields)}.{nearest(name, fields)}"
+            )
+        return fields[name] + space if fields[name] else ""
+
+    text = FIELD.sub(text_of, prompt)
+    if IMAGE_TAG in text:
+        raise DataError(
+            f"document {document.id}: the prompt or question holds {IMAGE_TAG}, which stands for an image; images go "
+            "before the text by themselves. Next: take it out."
+        )
+    return text
 
 
 def _letters(document: Document) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from rich.console import Console
 
 from lorgnette.errors import DataError, InputError
 from lorgnette.evaluation.asking import Asker
-from lorgnette.evaluation.results import PREDICTIONS, RESULT, fingerprint_of, write_result
+from lorgnette.evaluation.results import fingerprint_of, write_result
+from lorgnette.evaluation.schema import PREDICTIONS, RESULT
 from lorgnette.evaluation.scoring import score_answers
 from lorgnette.evaluation.sharing import gather, keep, share
 from lorgnette.evaluation.tasks import options_of, read_documents
@@ -22,7 +22,7 @@ from lorgnette.inference.engine import batches
 from lorgnette.models.learner import Learner
 from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
-from lorgnette.run import read_json, read_json_lines, write_json
+from lorgnette.run import file_hash, read_json, read_json_lines, write_json
 
 SETTINGS = "settings.json"
 
@@ -131,7 +131,7 @@ def _decoding(task: Task, settings: Settings) -> dict[str, Any]:
 
 def _content_hash(image: str) -> str:
     try:
-        return hashlib.sha256(Path(image).read_bytes()).hexdigest()
+        return file_hash(Path(image))
     except (OSError, ValueError) as error:
         raise DataError(f"{image[:200]}: the image cannot be read ({error}). Next: check the task's images.") from error
 

@@ -15,13 +15,11 @@ import numpy as np
 from scipy.stats import norm
 
 from lorgnette.evaluation.metrics.aggregate import AGGREGATES
-from lorgnette.evaluation.schema import check_result
+from lorgnette.evaluation.schema import PREDICTIONS, RESULT, check_result
 from lorgnette.evaluation.scoring import score_answers
 from lorgnette.evaluation.tasks.task import Document, Score, Scored, Task
 from lorgnette.run import write_json, write_json_lines
 
-PREDICTIONS = "predictions.jsonl"
-RESULT = "result.json"
 RESAMPLES = 1000
 """Bootstrap samples behind the interval of a corpus metric; its ends then move by about a twentieth of its width."""
 

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorgnette.errors import RunError
 
+PREDICTIONS, RESULT = "predictions.jsonl", "result.json"
+
 Count = Annotated[int, Field(ge=0)]
 Interval = tuple[float, float]
 

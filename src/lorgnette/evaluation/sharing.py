@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorgnette.evaluation.results import PREDICTIONS
+from lorgnette.evaluation.schema import PREDICTIONS
 from lorgnette.processes import is_main, processes
 from lorgnette.run import append_json_line, read_json_lines, write_json_lines
 

@@ -33,6 +33,11 @@ from lorgnette.models.trainable import Mode, master_weights, part_of
 
 PROJECTOR = "multi_modal_projector"
 TRAINED = "trained.safetensors"
+TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
+"""Largest difference of logits, relative to the largest one, that rounding explains where one side computes in a dtype:
+bfloat16 has 8 bits of mantissa and rounds in every layer."""
+COMPARED = 8
+"""Samples on which logits are compared."""
 
 
 def add_lora(
@@ -116,11 +121,17 @@ def lora_targets(
     for part, names in chosen.items():
         if not names:
             own = sorted({name.rpartition(".")[2] for name in linear[part]})
-            raise ModelError(f"lora.target_modules: none of them is in {part}. It has: {', '.join(own)}.")
+            raise ModelError(
+                f"lora.target_modules: none of them is in {part}. It has: {', '.join(own)}. Next: name one of these "
+                "too."
+            )
     if head is not None and any(model.get_submodule(name) is head for name in chosen.get("language_model", [])):
         embedding = model.get_input_embeddings()  # type: ignore[operator]
         if head.weight is embedding.weight:
-            raise ModelError("lora.target_modules: the head is tied to the embeddings; LoRA on it cannot be merged.")
+            raise ModelError(
+                "lora.target_modules: the head is tied to the embeddings; LoRA on it cannot be merged. Next: leave "
+                "the head out."
+            )
     return [name for names in chosen.values() for name in names]
 
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from lorgnette.data.sample import IMAGE_TAG
-from lorgnette.data.templates import TEMPLATES, chat_template
+from lorgnette.data.templates import chat_template, set_template
 from lorgnette.errors import ModelError
 from lorgnette.models.gemma import pin_activation
 from lorgnette.models.llava import Llava
@@ -164,11 +164,13 @@ def load_tokenizer(source: str, template: str | None) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ModelError(
-            f"{source}: the tokenizer has no character offsets (it is not a fast one), so labels cannot be exact."
+            f"{source}: the tokenizer has no character offsets (it is not a fast one), so labels cannot be exact. "
+            "Next: choose a language model whose folder has tokenizer.json."
         )
-    chat_template(tokenizer, template)  # refuses early what cannot be trained with
-    if template is not None:
-        tokenizer.chat_template = TEMPLATES[template].jinja
+    if template is None:
+        chat_template(tokenizer)  # refuses early what cannot be trained with
+    else:
+        set_template(tokenizer, template)
     return tokenizer
 
 

@@ -50,7 +50,8 @@ def row_attention(
         raise ModelError("row attention needs one row with its layout and no attention mask.")
     if softcap is not None or s_aux is not None:
         raise ModelError(
-            f"{type(module).__name__} caps its attention scores or has attention sinks; rows do not support that yet."
+            f"{type(module).__name__} caps its attention scores or has attention sinks; rows do not support that yet. "
+            "Next: choose another language model."
         )
     if sliding_window is not None and row_layout.longest > sliding_window:
         raise ModelError(

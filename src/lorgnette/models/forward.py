@@ -30,10 +30,17 @@ class PixelScale:
 
     @classmethod
     def of(cls, image_processor: Any) -> PixelScale:
-        """Read the scale from an image processor."""
+        """Read the scale from an image processor.
+
+        Raises:
+            ModelError: if it would divide by zero.
+        """
         channels = 3
         if image_processor.do_normalize and not all(image_processor.image_std):
-            raise ModelError(f"the image processor divides by zero: image_std is {image_processor.image_std}.")
+            raise ModelError(
+                f"the image processor divides by zero: image_std is {image_processor.image_std}. Next: correct "
+                "preprocessor_config.json in the model's folder."
+            )
         return cls(
             float(image_processor.rescale_factor) if image_processor.do_rescale else 1.0,
             tuple(image_processor.image_mean) if image_processor.do_normalize else (0.0,) * channels,

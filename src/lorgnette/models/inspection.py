@@ -9,14 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lorgnette.models.gemma import image_feature_scale
 from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.llava import Llava
-from lorgnette.models.loading import fingerprint, load_config
+from lorgnette.models.loading import dtype_name, fingerprint, load_config
 from lorgnette.models.trainable import Mode, Part, freeze_all_but, parts_table
-from lorgnette.run import read_json
-
-SCALES_IMAGE_FEATURES_BEFORE_5_4 = ("gemma",)
-"""Language models whose input transformers before 5.4 scaled, image features included."""
+from lorgnette.run import read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +33,8 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
         dtype: in which its frozen weights are held.
     """
     facts = [("model", learner.source)]
-    record = Path(learner.source) / "lorgnette.json"
-    if record.is_file():
-        facts.append(("kind", str(read_json(record).get("kind", "unknown"))))
+    if record := read_record(Path(learner.source)):
+        facts.append(("kind", str(record.get("kind", "unknown"))))
     if isinstance(learner, Llava):
         config = learner.core.config
         height, width = learner.image_size
@@ -47,8 +44,8 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
             ("projected", f"layer {config.vision_feature_layer}, {config.vision_feature_select_strategy}"),
             ("chat template", _first_line(learner.template_text() or "")),
         ]
-        old = config.text_config.model_type not in SCALES_IMAGE_FEATURES_BEFORE_5_4
-        facts.append(("reads in", f"transformers {'4.57 and 5' if old else '5.4 and newer'}"))
+        scaled = image_feature_scale(config.text_config) != 1.0
+        facts.append(("reads in", f"transformers {'5.4 and newer' if scaled else '4.57 and 5'}"))
     else:
         facts += [("architecture", f"text to text: {learner.core.config.model_type}"), ("reads in", "transformers")]
     facts.append(("dtype", dtype))
@@ -58,8 +55,8 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
     return Description(tuple(facts), tuple(parts))
 
 
-def outline(source: str) -> Description:
-    """Describe a model by its shapes alone; weights are not read, but for the fingerprint.
+def describe_source(source: str) -> Description:
+    """Describe a folder or hub name by its shapes alone; weights are not read, but for the fingerprint.
 
     Raises:
         ModelError: if the folder is missing or holds something else.
@@ -68,7 +65,7 @@ def outline(source: str) -> Description:
     frozen: dict[str, Mode] = dict.fromkeys(learner.parts, "frozen")
     freeze_all_but(learner.core, frozen)
     parts = parts_table(learner.model, frozen, {})
-    return describe(learner, parts, str(load_config(source).dtype or "float32").removeprefix("torch."))
+    return describe(learner, parts, dtype_name(load_config(source).dtype or "float32"))
 
 
 def show_description(found: Description, console: Console) -> None:

@@ -25,26 +25,21 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from lorgnette.data.templates import TEMPLATES, chat_template
-from lorgnette.errors import InputError, LorgnetteError, ModelError, nearest
+from lorgnette.data.templates import set_template
+from lorgnette.errors import LorgnetteError, ModelError, first_line, nearest
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
 from lorgnette.models.gemma import correct_projector, pin_activation
 from lorgnette.models.llava import Llava, blank_image
 from lorgnette.models.quantization import four_bit, hold_to_plan
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
+from lorgnette.run import RECORD
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def dtype_of(name: str) -> torch.dtype:
-    """Return a dtype by its name.
-
-    Raises:
-        InputError: if there is none of that name here.
-    """
-    if name not in DTYPES:
-        raise InputError(f"dtype {name}: Allowed: {', '.join(DTYPES)}.{nearest(name, DTYPES)}")
-    return DTYPES[name]
+def dtype_name(dtype: torch.dtype | str) -> str:
+    """Return a dtype's name as configurations have it: bfloat16."""
+    return str(dtype).removeprefix("torch.")
 
 
 def load_llava(
@@ -96,8 +91,7 @@ def load_llava(
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     if template is not None:
-        chat_template(tokenizer, template)  # refuses a template that this tokenizer cannot end
-        tokenizer.chat_template = TEMPLATES[template].jinja
+        set_template(tokenizer, template)
     llava = replace(bind(model.eval(), tokenizer, image_processor, source), quantization=quantization)
     prompt = Path(source) / PROMPT_FOLDER
     return replace(llava, soft_prompt=read_prompt(model, prompt)) if prompt.is_dir() else llava
@@ -112,7 +106,8 @@ def bind(model: Any, tokenizer: Any, image_processor: Any, source: str) -> Llava
     image_token = tokenizer.convert_ids_to_tokens(model.config.image_token_id)
     if image_token is None or image_token == tokenizer.unk_token:
         raise ModelError(
-            f"{source}: the tokenizer has no token {model.config.image_token_id}, the model's image token."
+            f"{source}: the tokenizer has no token {model.config.image_token_id}, the model's image token. Next: take "
+            "the tokenizer that the model was saved with."
         )
     image_tokens, size = image_tokens_of(model, image_processor, source)
     processor = _processor(model.config, tokenizer, image_processor, image_token, image_tokens, size)
@@ -183,13 +178,17 @@ def load_config(source: str) -> Any:
 
 @contextmanager
 def explained(source: str, what: str) -> Iterator[None]:
-    """Turn what libraries raise on a broken or missing model into a ModelError that says what to do."""
+    """Explain what libraries raise on a broken or missing model.
+
+    Raises:
+        ModelError: in its place, with what the folder holds and what to do.
+    """
     try:
         yield
     except LorgnetteError:
         raise
     except Exception as error:  # what a broken folder makes the libraries raise has no common class
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         path = Path(source)
         if path.is_dir():
             files = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"
@@ -237,7 +236,7 @@ def fingerprint(source: str | Path) -> str:
         else [
             file
             for file in (*sorted(path.iterdir()), *sorted((path / PROMPT_FOLDER).glob("*")))
-            if file.suffix in {".json", ".safetensors", ".jinja", ".model"} and file.name != "lorgnette.json"
+            if file.suffix in {".json", ".safetensors", ".jinja", ".model"} and file.name != RECORD
         ]
     )
     # 14 GB take a minute to read; the state that the system keeps of each file tells whether they must be read again

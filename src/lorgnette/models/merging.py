@@ -16,20 +16,17 @@ from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
 from PIL import Image
 from safetensors.torch import load_file
 
-from lorgnette.data.images import keep_image
 from lorgnette.data.readers import read_samples
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
 from lorgnette.errors import DataError, InputError, ModelError, RunError
-from lorgnette.models.adapters import TRAINED, merge, require_equal_logits, require_same_tensors
+from lorgnette.images.opening import keep_image
+from lorgnette.models.adapters import COMPARED, TOLERANCES, TRAINED, merge, require_equal_logits, require_same_tensors
 from lorgnette.models.learner import Learner, load_model, save_model
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import DTYPES, explained, fingerprint
 from lorgnette.models.quantization import take_dequantized
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
-from lorgnette.run import library_versions, read_json
-
-TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
-"""Largest difference of logits, relative to the largest one, that rounding to a dtype explains."""
+from lorgnette.run import library_versions, read_record, require_absent
 
 
 def merge_adapters(
@@ -56,8 +53,7 @@ def merge_adapters(
         InputError: if the base is not the one that an adapter was trained on, or the output exists.
         RunError: if the logits differ by more than rounding explains.
     """
-    if output.exists():
-        raise InputError(f"{output}: exists already and is left as it is. Next: choose another OUTPUT.")
+    require_absent(output)
     learner = load_model(base, torch.float32)
     asked = _noise() if samples is None else _first(samples, images)
     for adapter in adapters:
@@ -88,7 +84,7 @@ def merge_adapters(
 
 def _with_adapter(learner: Learner, base: str, folder: Path) -> Learner:
     """Put what a folder holds onto the model: LoRA and projector, tensors trained in place, a soft prompt."""
-    record = read_json(folder / "lorgnette.json") if (folder / "lorgnette.json").is_file() else {}
+    record = read_record(folder)
     trained_on = record.get("base_fingerprint")
     if trained_on is not None and trained_on != fingerprint(base):
         raise InputError(
@@ -130,12 +126,15 @@ def _logits(learner: Learner, samples: Sequence[Sample]) -> torch.Tensor:
     return learner.logits(learner.collator()([renderer.render(sample) for sample in seen])["row"]).float()
 
 
-def _first(file: Path, images: str | None, count: int = 8) -> list[Sample]:
+def _first(file: Path, images: str | None) -> list[Sample]:
     found = [
-        s for s in itertools.islice(read_samples(str(file), "llava", None, images), count) if isinstance(s, Sample)
+        s for s in itertools.islice(read_samples(str(file), "llava", None, images), COMPARED) if isinstance(s, Sample)
     ]
     if not found:
-        raise DataError(f"{file}: none of its first {count} rows can be used to compare logits.")
+        raise DataError(
+            f"{file}: none of its first {COMPARED} rows can be used to compare logits. Next: give other --samples, "
+            "or none."
+        )
     return found
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 from lorgnette.data.rendering import Renderer
 from lorgnette.data.templates import chat_template
-from lorgnette.models.assembly import add_image_token, assemble, load_tokenizer, located
+from lorgnette.models.assembly import add_image_token, load_tokenizer, located
 from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.loading import load_config
-from lorgnette.recipe.model import Model
 
 
 @dataclass(frozen=True)
@@ -44,23 +43,3 @@ def outline(source: str, template: str | None = None) -> Learner | LanguageModel
     if config.model_type == "llava" or config.is_encoder_decoder:
         return load_model(source, template=template, meta=True)
     return LanguageModelAlone(load_tokenizer(located(source), template))
-
-
-def outline_of(model: Model) -> Learner:
-    """Outline the model of a recipe.
-
-    Raises:
-        ModelError: if its tokenizer or configuration cannot be used.
-    """
-    if model.build is None:
-        return load_model(str(model.base), template=model.chat_template, meta=True)
-    build = model.build
-    return assemble(
-        build.vision_tower,
-        build.language_model,
-        vision_feature_layer=build.vision_feature_layer,
-        vision_feature_select_strategy=build.vision_feature_select_strategy,
-        image_size=build.image_size,
-        template=model.chat_template,
-        meta=True,
-    )

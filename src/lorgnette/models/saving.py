@@ -6,7 +6,6 @@ transformers 5.6 dropped the `vision_model` level of CLIP's and SigLIP's tensor 
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from safetensors.torch import save_file
 from lorgnette.data.templates import stop_ids
 from lorgnette.models.llava import Llava
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, save_prompt
-from lorgnette.run import whole_folder
+from lorgnette.run import RECORD, read_json, whole_folder, write_json
 
 NESTED_TOWERS = ("clip_vision_model", "siglip_vision_model")
 """Towers whose tensors lie under `vision_tower.vision_model.` in files."""
@@ -57,16 +56,16 @@ def write_beside_weights(llava: Llava, folder: Path, record: dict[str, Any], ver
     name_tokenizer_for_both(folder / "tokenizer_config.json")
     if llava.soft_prompt is not None:
         save_prompt(llava.soft_prompt, folder / PROMPT_FOLDER)
-    (folder / "lorgnette.json").write_text(json.dumps(record, indent=2, ensure_ascii=False))
+    write_json(folder / RECORD, record)
 
 
 def _finish_config(file: Path, version: str | None) -> None:
-    content = json.loads(file.read_text())
+    content = read_json(file)
     content.pop("use_cache", None)  # the trainer switches it off; a finished model is to generate with its cache
     spell_rotary(content["text_config"])
     if version is not None:
         content["transformers_version"] = version
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False))
+    write_json(file, content)
 
 
 def spell_rotary(text_config: dict[str, Any]) -> None:
@@ -80,7 +79,7 @@ def spell_rotary(text_config: dict[str, Any]) -> None:
 
 def name_tokenizer_for_both(file: Path) -> None:
     """Name the tokenizer's class as 4.57 knows it; version 5 reads that name too."""
-    content = json.loads(file.read_text())
+    content = read_json(file)
     if content.get("tokenizer_class") == "TokenizersBackend":
         content["tokenizer_class"] = "PreTrainedTokenizerFast"
         # without this 4.57 adds token types, which LLaVA refuses
@@ -89,7 +88,7 @@ def name_tokenizer_for_both(file: Path) -> None:
         tokens = content.pop("extra_special_tokens", None)
         if isinstance(tokens, list):
             content["additional_special_tokens"] = tokens
-        file.write_text(json.dumps(content, indent=2, ensure_ascii=False))
+        write_json(file, content)
 
 
 def _rename_tensors(folder: Path) -> None:
@@ -102,9 +101,9 @@ def _rename_tensors(folder: Path) -> None:
         shutil.move(renamed, shard)
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        content = json.loads(index.read_text())
+        content = read_json(index)
         content["weight_map"] = {_old_name(name): shard for name, shard in content["weight_map"].items()}
-        index.write_text(json.dumps(content, indent=2))
+        write_json(index, content)
 
 
 def _old_name(name: str) -> str:

@@ -131,7 +131,10 @@ def read_prompt(core: Any, folder: Path) -> SoftPrompt:
     config = PeftConfig.from_pretrained(str(folder))
     hidden = core.config.get_text_config().hidden_size
     if not isinstance(config, PromptTuningConfig) or vectors.shape != (config.num_virtual_tokens, hidden):
-        raise ModelError(f"{folder}: is no soft prompt for a model of hidden size {hidden}.")
+        raise ModelError(
+            f"{folder}: is no soft prompt for a model of hidden size {hidden}. Next: load it with the model it was "
+            "trained on."
+        )
     config.inference_mode = True  # its start needs no reading of text or drawing of tokens
     prompt = SoftPrompt(config, core.get_input_embeddings()).to(core.device, torch.float32)
     with torch.no_grad():
@@ -143,5 +146,7 @@ def _vectors(folder: Path) -> torch.Tensor:
     try:
         vectors: torch.Tensor = load_peft_weights(str(folder), device="cpu")[TENSOR]
     except Exception as error:  # what a broken folder makes the libraries raise has no common class
-        raise ModelError(f"{folder}: holds no soft prompt that can be read ({error}).") from error
+        raise ModelError(
+            f"{folder}: holds no soft prompt that can be read ({error}). Next: copy the folder anew."
+        ) from error
     return vectors

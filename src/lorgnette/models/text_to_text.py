@@ -20,7 +20,7 @@ from lorgnette.data.rendering import TooLong
 from lorgnette.errors import ModelError
 from lorgnette.models.loading import explained, load_config, require_clean_load
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, SoftPrompt, Whole, read_prompt, save_prompt
-from lorgnette.run import whole_folder, write_json
+from lorgnette.run import RECORD, whole_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class TextToText:
             self.tokenizer.save_pretrained(unfinished)
             if self.soft_prompt is not None:
                 save_prompt(self.soft_prompt, unfinished / PROMPT_FOLDER)
-            write_json(unfinished / "lorgnette.json", record)
+            write_json(unfinished / RECORD, record)
 
 
 def load_text_to_text(source: str, dtype: torch.dtype | str = "auto", *, meta: bool = False) -> TextToText:
@@ -129,7 +129,10 @@ def load_text_to_text(source: str, dtype: torch.dtype | str = "auto", *, meta: b
     with explained(source, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"{source}: the tokenizer has no end of sequence, so answers would never end.")
+        raise ModelError(
+            f"{source}: the tokenizer has no end of sequence, so answers would never end. Next: set eos_token in "
+            "tokenizer_config.json."
+        )
     prompt = Path(source) / PROMPT_FOLDER
     soft_prompt = read_prompt(model, prompt) if prompt.is_dir() else None
     return TextToText(model.eval(), tokenizer, source, soft_prompt)

@@ -18,8 +18,8 @@ from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lorgnette.errors import nearest
+from lorgnette.recipe.yaml_text import FieldPath
 
-FieldPath = tuple[str | int, ...]
 Found = tuple[FieldPath, object, str]
 """A mistake inside a section: path, value, sentence."""
 

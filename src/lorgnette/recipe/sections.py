@@ -23,9 +23,6 @@ from lorgnette.recipe.model import Count, Model, Rate, Section, Text
 
 Mode = Literal["frozen", "lora", "full"]
 
-STAGE_FOLDERS_TAKEN = ("base", "baseline", "merged", "evaluation")
-"""Folders that a run makes for itself; a stage's folder has the stage's name."""
-
 
 class Source(Section):
     """One set of samples, on disk or on the hub."""
@@ -117,14 +114,6 @@ class Stage(Section):
     """Samples about the same image share one pass over it; the result is the same, sooner."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Any field of transformers.TrainingArguments, except those that Lorgnette sets itself."""
-
-    @field_validator("name")
-    @classmethod
-    def _folder_is_free(cls, name: str) -> str:
-        if name in STAGE_FOLDERS_TAKEN:
-            why = f"'{name}' is a folder that every run has; give the stage another name"
-            raise_all("Stage", [((), name, why)])
-        return name
 
     @field_validator("training")
     @classmethod

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from lorgnette.errors import DataError, ModelError
-from lorgnette.models.adapters import merge, require_equal_logits
+from lorgnette.models.adapters import COMPARED, TOLERANCES, merge, require_equal_logits
 from lorgnette.models.conversion.projector import load_projector, read_projector
 from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.llava import Llava
@@ -20,11 +20,6 @@ from lorgnette.recipe.model import Model
 from lorgnette.recipe.sections import Stage
 from lorgnette.training.samples import usable_samples
 from lorgnette.training.stages import restore_stage
-
-MERGE_TOLERANCE = 1e-5
-"""Largest difference of a merged model's logits, in float32 and relative to the largest logit."""
-BFLOAT16_TOLERANCE = 5e-2
-"""The same where one side computes in bfloat16 (8 bits of mantissa, a rounding in every layer)."""
 
 
 def brings_projector(walked: Sequence[Stage], stage: Stage) -> bool:
@@ -55,7 +50,9 @@ def put_projector(stage: Stage, learner: Learner) -> None:
     if stage.init_projector is None:
         return
     if not isinstance(learner, Llava):
-        raise ModelError(f"stages: {stage.name}: init_projector is given, but {learner.source} has no projector.")
+        raise ModelError(
+            f"stages: {stage.name}: init_projector is given, but {learner.source} has no projector. Next: leave it out."
+        )
     load_projector(learner.core, read_projector(Path(stage.init_projector)), stage.init_projector)
 
 
@@ -84,7 +81,7 @@ def merged_model(
     before = _sample_logits(learner, stage)
     plain = merge(learner.model)
     result = learner.merged(plain)
-    difference = require_equal_logits(before, _sample_logits(result, stage), MERGE_TOLERANCE)
+    difference = require_equal_logits(before, _sample_logits(result, stage), TOLERANCES["float32"])
     plain.to(DTYPES[settings.dtype])
     return result, difference
 
@@ -104,14 +101,14 @@ def dequantized(learner: Learner, walked: Sequence[Stage], settings: Model, stag
     plain.model.eval()
     assert settings.quantization is not None
     exact = {settings.dtype, settings.quantization.bnb_4bit_compute_dtype} == {"float32"}
-    tolerance = MERGE_TOLERANCE if exact else BFLOAT16_TOLERANCE
+    tolerance = TOLERANCES["float32" if exact else "bfloat16"]
     require_equal_logits(_sample_logits(learner, walked[-1]), _sample_logits(plain, walked[-1]), tolerance)
     return plain
 
 
 @torch.inference_mode()
-def _sample_logits(learner: Learner, stage: Stage, count: int = 8) -> torch.Tensor:
-    rendered = list(itertools.islice(usable_samples(stage, learner), count))
+def _sample_logits(learner: Learner, stage: Stage) -> torch.Tensor:
+    rendered = list(itertools.islice(usable_samples(stage, learner), COMPARED))
     if not rendered:
         raise DataError(
             f"stages: {stage.name}: no sample is left that renders and whose image opens, so the merge cannot be "

@@ -8,13 +8,13 @@ from rich.progress import Progress
 
 from lorgnette.data.dataset import Findings, RenderedDataset, RenderedSamples, render_all, weighted
 from lorgnette.data.encodings import Encodings, cache_file
-from lorgnette.data.image_cache import KnownImages, image_cache
-from lorgnette.data.images import open_image
 from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.readers import read_samples
 from lorgnette.data.rendered import Rendered, soft_prompt_ids
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError
+from lorgnette.images.cache import KnownImages, image_cache
+from lorgnette.images.opening import open_image
 from lorgnette.models.learner import Learner
 from lorgnette.recipe.sections import Source, Stage
 
@@ -38,7 +38,9 @@ def render_sources(
             rendered, findings = _render_source(source, renderer, max_bad_share, images, progress)
             chosen = weighted(len(rendered), source.weight, seed)
             if not chosen:
-                raise DataError(f"{source.path}: weight {source.weight} of {len(rendered)} samples leaves none.")
+                raise DataError(
+                    f"{source.path}: weight {source.weight} of {len(rendered)} samples leaves none. Next: raise it."
+                )
             everything.append((rendered, chosen))
             total = total + findings
     if images.known < images.asked:

@@ -32,7 +32,7 @@ from lorgnette.models.trainable import (
 from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
 from lorgnette.recipe.sections import Stage
-from lorgnette.run import last_whole_checkpoint, read_json, write_json
+from lorgnette.run import last_whole_checkpoint, read_json, read_record, write_json
 from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
 from lorgnette.training.samples import render_sources
@@ -68,17 +68,13 @@ def run_stage(
         validation, validation_findings = render_sources(
             stage, stage.validation, learner, seed, max_bad_share, progress
         )
-    with processes().main_process_first():  # it deletes what is not whole
-        checkpoint = last_whole_checkpoint(folder)
-    together = str(processes().num_processes)  # they make the batches and their random numbers
     made_from = {
         "data": train.content_hash(),
         "base": fingerprint(learner.source),
-        "number of processes": together,
+        "number of processes": str(processes().num_processes),  # they make the batches and their random numbers
         "init_projector": fingerprint(stage.init_projector) if stage.init_projector else "none",
     }
-    if checkpoint is not None:
-        require_same_origin(folder, made_from)
+    checkpoint = checkpoint_to_go_on_from(folder, made_from)
     prepared = prepare(stage, learner, keep_projector=keep_projector)
     args = training_arguments(stage, folder, seed)
     steps = steps_of(args, len(train))
@@ -107,25 +103,55 @@ def run_stage(
     )
     if checkpoint is not None:
         console.print(f"{stage.name}: going on from {checkpoint.name}")
-    if checkpoint is not None and checkpoint.name == f"checkpoint-{steps}":
-        # transformers would make one step more when the last checkpoint is within an epoch
-        load_trained(prepared.module, checkpoint)
-        trainer.state.global_step = steps
-    else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.state.global_step != steps:
-        raise RunError(f"{stage.name}: ended after {trainer.state.global_step} of {steps} steps.")
-    # with bf16 accelerate wraps the model's forward in autocast; what comes after is to run in the weights' own dtype
-    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    train_to_end(trainer, checkpoint, steps)
     if is_main():
         keep_trained(prepared, folder, made_from["base"], modes, learner.template_text(stage.chat_template))
     processes().wait_for_everyone()
     return prepared
 
 
-def restore_stage(stage: Stage, learner: Learner, folder: Path, *, keep_projector: bool = False) -> Learner:
-    """Bring back the result of a stage that has ended onto the model that it started from."""
-    base = read_json(folder / TRAINED_FOLDER / "lorgnette.json")["base_fingerprint"]
+def checkpoint_to_go_on_from(folder: Path, made_from: dict[str, str]) -> Path | None:
+    """Return the last whole checkpoint of a stage, None if there is none; those that are not whole are deleted.
+
+    Raises:
+        InputError: if it was made with other data, another model or another number of processes.
+    """
+    with processes().main_process_first():  # it deletes
+        checkpoint = last_whole_checkpoint(folder)
+    if checkpoint is not None:
+        require_same_origin(folder, made_from)
+    return checkpoint
+
+
+def train_to_end(trainer: RowTrainer, checkpoint: Path | None, steps: int) -> None:
+    """Train until a number of steps is done, those before the checkpoint included.
+
+    Raises:
+        RunError: if training ends before.
+        NonFiniteLoss, GradientError: if it fails; the last whole checkpoint stays.
+    """
+    if checkpoint is not None and checkpoint.name == f"checkpoint-{steps}":
+        # transformers would make one step more when the last checkpoint is within an epoch
+        load_trained(trainer.learner.module, checkpoint)
+        trainer.state.global_step = steps
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.state.global_step != steps:
+        raise RunError(
+            f"{trainer.args.output_dir}: ended after {trainer.state.global_step} of {steps} steps. Next: call the "
+            "command again."
+        )
+    # with bf16 accelerate wraps the model's forward in autocast; what comes after is to run in the weights' own dtype
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+
+
+def restore_stage(stage: Stage, learner: Learner, folder: Path, *, keep_projector: bool) -> Learner:
+    """Bring back the result of a stage that has ended onto the model that it started from.
+
+    Raises:
+        InputError: if it was trained on another model.
+    """
+    base = read_record(folder / TRAINED_FOLDER).get("base_fingerprint")
     if base != fingerprint(learner.source):
         raise InputError(
             f"{folder}: was trained on another model than {learner.source} is now. It is left as it is. Next: bring "
@@ -156,6 +182,9 @@ def prepare(stage: Stage, learner: Learner, *, keep_projector: bool = False) -> 
 
     Args:
         keep_projector: a stage before trained the projector in place; it then lies in the folder of the adapter too.
+
+    Raises:
+        ModelError: if the model lacks a part that is to train, or LoRA or the soft prompt does not fit it.
     """
     modes = stage.train.modes
     absent = [part for part, mode in modes.items() if mode != "frozen" and part not in learner.parts]
@@ -173,7 +202,8 @@ def prepare(stage: Stage, learner: Learner, *, keep_projector: bool = False) -> 
         if prompt.length != stage.prompt_tuning["num_virtual_tokens"]:
             raise ModelError(
                 f"stages: {stage.name}: prompt_tuning.num_virtual_tokens is "
-                f"{stage.prompt_tuning['num_virtual_tokens']}, but the model has a soft prompt of {prompt.length}."
+                f"{stage.prompt_tuning['num_virtual_tokens']}, but the model has a soft prompt of "
+                f"{prompt.length}. Next: give that number."
             )
     elif prompt is not None:
         prompt.requires_grad_(False)

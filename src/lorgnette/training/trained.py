@@ -7,7 +7,7 @@ from pathlib import Path
 from lorgnette.models.adapters import save_trained
 from lorgnette.models.learner import Learner
 from lorgnette.models.trainable import Mode
-from lorgnette.run import library_versions, whole_folder, write_json
+from lorgnette.run import RECORD, library_versions, whole_folder, write_json
 
 TRAINED_FOLDER = "trained"
 
@@ -29,7 +29,7 @@ def keep_trained(
     with whole_folder(folder / TRAINED_FOLDER) as unfinished:
         save_trained(trained.module, unfinished)
         write_json(
-            unfinished / "lorgnette.json",
+            unfinished / RECORD,
             {
                 "kind": "trained parts",
                 "base": trained.source,

@@ -21,12 +21,12 @@ from lorgnette.data.check.segments import segments, unfinished_answers
 from lorgnette.data.check.show import find_row
 from lorgnette.data.check.sources import check_parts
 from lorgnette.data.check.terminal import print_checked, sample_text
-from lorgnette.data.image_store import image_store
 from lorgnette.data.readers import read_samples
 from lorgnette.data.rendered import IGNORE_INDEX, Encoded
 from lorgnette.data.rendering import Renderer
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, InputError
+from lorgnette.images.store import image_store
 from wild_rows import IMAGE_TOKENS, part, row, write_rows
 
 HOSTILE = "<script>alert('x')</script> & \"q\" \x1b[31m {{ 7*7 }} [red]x[/red]"

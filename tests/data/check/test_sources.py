@@ -13,12 +13,12 @@ from lorgnette.data.check.files import root_of
 from lorgnette.data.check.findings import Checked, Finding
 from lorgnette.data.check.sources import check_parts
 from lorgnette.data.dataset import render_all
-from lorgnette.data.image_cache import KnownImages, image_cache
-from lorgnette.data.image_store import image_store
 from lorgnette.data.parts import Part
 from lorgnette.data.readers import read_samples
 from lorgnette.data.rendering import Renderer
 from lorgnette.errors import DataError
+from lorgnette.images.cache import KnownImages, image_cache
+from lorgnette.images.store import image_store
 from wild_rows import IMAGE_TOKENS, LONG, part, row, write_rows
 
 DROPPED = {

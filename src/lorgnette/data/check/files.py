@@ -6,19 +6,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from lorgnette.data.check.findings import Checked, place_of
-from lorgnette.data.check.report import shown_segments, write_page, write_sample_page
-from lorgnette.data.check.segments import printable
-from lorgnette.data.check.show import find_row
-from lorgnette.data.check.terminal import sample_text
-from lorgnette.data.image_store import ImageStore
+from lorgnette.data.check.findings import Checked
+from lorgnette.data.check.report import write_page
 from lorgnette.data.parts import Part
 from lorgnette.data.sample import Sample
-from lorgnette.data.writing import images_root, llava_list, row_json
+from lorgnette.data.writing import images_root, llava_list
 from lorgnette.errors import InputError
-from lorgnette.run import write_json, write_text
+from lorgnette.images.store import ImageStore
+from lorgnette.run import write_json, write_json_lines, write_text
 
 REJECTED = "rejected.jsonl"
 
@@ -38,7 +33,7 @@ def fixed_names(parts: Sequence[Part]) -> dict[int, str]:
     if len(written) == 1:
         return {written[0]: f"{Path(parts[written[0]].path).stem}.json"}
     titles = {number: f"{parts[number].name}-{Path(parts[number].path).stem}" for number in written}
-    stems = {number: _file_name(title) for number, title in titles.items()}
+    stems = {number: file_name(title) for number, title in titles.items()}
     twice = {stem for stem in stems.values() if list(stems.values()).count(stem) > 1}
     return {number: f"{stem}-{number}.json" if stem in twice else f"{stem}.json" for number, stem in stems.items()}
 
@@ -68,34 +63,10 @@ def write_fixed(folder: Path, checked: Sequence[Checked]) -> list[str]:
         write_text(folder / name, llava_list(found.rows))
         said.append(f"{len(found.rows):,} rows are in {folder / name}; images are relative to {found.root}")
     rejected = [row for found in checked for row in found.rejected]
-    write_text(folder / REJECTED, "".join(f"{row_json(row)}\n" for row in rejected))
+    write_json_lines(folder / REJECTED, rejected)
     return [*said, f"{len(rejected):,} rows are in {folder / REJECTED}, with reasons"]
 
 
-def show_row(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore, console: Console) -> Path:
-    """Print one row as it is trained, and write a page with its images beside the check's; return the page.
-
-    Raises:
-        DataError: if there is no such row, or it cannot be read as a sample.
-    """
-    shown = find_row(parts, wanted, store)
-    part, sample = shown.part, shown.sample
-    pieces = shown_segments(part, sample, shown.encoded)
-    console.print(f"{part.name}: {printable(place_of(sample))}", markup=False, style="bold", soft_wrap=True)
-    tokens = part.renderer.expansion.image_tokens if part.renderer else 0
-    console.print(sample_text(pieces, tokens, coloured=console.color_system is not None), soft_wrap=True)
-    if shown.encoded is not None:
-        supervised = sum(piece.tokens for piece in pieces if piece.role == "supervised")
-        text = sum(piece.tokens for piece in pieces if piece.role != "image")
-        console.print(f"{text:,} text tokens, {supervised:,} of them supervised; {len(sample.images)} images")
-    for image in sample.images:
-        console.print(printable(image), markup=False, style="dim", soft_wrap=True)
-    if shown.note:
-        console.print(printable(shown.note), markup=False, soft_wrap=True)
-    file = page.with_name(f"{page.stem}-{_file_name(wanted)[:80]}.html")
-    write_sample_page(file, place_of(sample), part, sample, shown.encoded, shown.note)
-    return file
-
-
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
+    """Make a file name, or a part of one, of any text."""
     return re.sub(r"[^\w.-]+", "-", text)

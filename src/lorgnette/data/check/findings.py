@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from lorgnette.data.parts import Part
 from lorgnette.data.rendered import Encoded
-from lorgnette.data.rules import kind_of, too_many_bad
+from lorgnette.data.rules import bad_row, too_many_bad
 from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError, RowError
+from lorgnette.errors import DataError
 
 Action = Literal["stop", "drop", "mend", "keep", "leave out"]
 ACTIONS: tuple[Action, ...] = ("stop", "drop", "mend", "keep", "leave out")
@@ -91,9 +91,8 @@ class Checked:
 
     def drop(self, error: DataError, action: Action = "drop") -> None:
         """Count a row that cannot be used, by its reason."""
-        place = error.where if isinstance(error, RowError) else str(error).partition(": ")[0]
-        reason = error.reason if isinstance(error, RowError) else str(error).partition(": ")[2]
-        self.add(kind_of(error), action, place, reason)
+        kind, place, reason = bad_row(error)
+        self.add(kind, action, place, reason)
 
     def sorted(self) -> list[Finding]:
         """Return the findings: what stops first, then what drops, mends, keeps; the most frequent first."""
@@ -150,8 +149,3 @@ class Checked:
                 for found in self.sorted()
             ],
         }
-
-
-def place_of(sample: Sample) -> str:
-    """Return where a sample is, as errors say it."""
-    return f"{sample.origin} (id {sample.id})"

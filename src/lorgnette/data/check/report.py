@@ -1,30 +1,24 @@
 """The page of a check: what was found, how long the rows are, and what a few of them look like to the model.
 
-Self-contained: pictures are data: URLs, drawings are inline SVG, there is no script, and the page's own security policy
-forbids it to load anything. Whatever came from the data is escaped.
+One file, as `pages.py` has it; drawings are inline SVG.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from PIL import Image
 
 from lorgnette.data.check.findings import Checked
-from lorgnette.data.check.segments import Segment, printable, segments
-from lorgnette.data.images import open_image
+from lorgnette.data.check.segments import Segment, segments
 from lorgnette.data.parts import Part
 from lorgnette.data.rendered import Encoded
 from lorgnette.data.sample import IMAGE_TAG, Sample
-from lorgnette.errors import DataError
+from lorgnette.images.thumbnails import Thumbnail, thumbnail
+from lorgnette.pages import cut, printable_lines, render_page
 from lorgnette.run import write_text
 
 THUMBNAIL_PIXELS = 160
@@ -44,21 +38,11 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A small copy of an image as a data: URL, or the reason why there is none."""
-
-    url: str = ""
-    width: int = 0
-    height: int = 0
-    missing: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Card:
     """One sample of the gallery."""
 
     sample: Sample
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Thumbnail, ...]
     segments: tuple[Segment, ...]
 
 
@@ -91,7 +75,8 @@ def write_sample_page(path: Path, title: str, part: Part, sample: Sample, encode
 
 def card(part: Part, sample: Sample, encoded: Encoded | None) -> Card:
     """Gather what is shown of a sample."""
-    return Card(sample, tuple(picture(image) for image in sample.images), tuple(shown_segments(part, sample, encoded)))
+    pictures = tuple(thumbnail(image, THUMBNAIL_PIXELS) for image in sample.images)
+    return Card(sample, pictures, tuple(shown_segments(part, sample, encoded)))
 
 
 def shown_segments(part: Part, sample: Sample, encoded: Encoded | None) -> list[Segment]:
@@ -103,7 +88,7 @@ def shown_segments(part: Part, sample: Sample, encoded: Encoded | None) -> list[
         found.append(Segment("read", f"{turn.role}: ", 0))
         for number, text in enumerate(turn.text.split(IMAGE_TAG)):
             found += [Segment("image", "", 0)] * (number > 0)
-            found.append(Segment("supervised" if turn.role == "assistant" else "read", printable(text), 0))
+            found.append(Segment("supervised" if turn.role == "assistant" else "read", printable_lines(text), 0))
         found.append(Segment("read", "\n", 0))
     return [segment for segment in found if segment.text or segment.role == "image"]
 
@@ -130,33 +115,6 @@ def bars(lengths: Sequence[int]) -> list[Bar]:
     return found + ([Bar(int(edges[-1]), int(values.max()) + 1, beyond, is_open=True)] if beyond else [])
 
 
-def picture(path: str) -> Picture:
-    """Shrink an image to a data: URL."""
-    try:
-        small = open_image(path)
-    except DataError as error:
-        return Picture(missing=f"{Path(path).name}: {error}"[:200])
-    small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    # drawings are smaller and sharper as PNG, photographs as JPEG
-    encoded = {"png": _encoded(small, "PNG"), "jpeg": _encoded(small, "JPEG")}
-    kind, content = min(encoded.items(), key=lambda item: len(item[1]))
-    return Picture(f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}", small.width, small.height)
-
-
-def _encoded(image: Image.Image, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
-
-
 def _write(path: Path, **values: Any) -> None:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"shorten": _shorten, "printable": printable}
-    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    write_text(path, environment.from_string(template).render(**values))
-
-
-def _shorten(text: str) -> str:
-    """Cut a text that would fill the page, and say how much is missing."""
-    cut = len(text) - MOST_CHARACTERS
-    return text if cut <= 0 else f"{text[:MOST_CHARACTERS]}… ({cut:,} more characters)"
+    filters = {"shorten": lambda text: cut(text, MOST_CHARACTERS), "printable": printable_lines}
+    write_text(path, render_page(__package__, "report.html.j2", filters, **values))

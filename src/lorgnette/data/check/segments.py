@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lorgnette.data.rendered import IGNORE_INDEX, Encoded
+from lorgnette.pages import printable_lines
 
 Role = Literal["read", "supervised", "image"]
 
@@ -36,7 +37,7 @@ def segments(encoded: Encoded, tokenizer: Any, image_token_id: int) -> Iterator[
         if found == "image":
             yield from (Segment(found, "", 1) for _ in ids)
         else:
-            yield Segment(found, printable(tokenizer.decode(ids, skip_special_tokens=False)), len(ids))
+            yield Segment(found, printable_lines(tokenizer.decode(ids, skip_special_tokens=False)), len(ids))
 
 
 def unfinished_answers(encoded: Encoded, tokenizer: Any, end_of_turn: str) -> int:
@@ -50,10 +51,3 @@ def unfinished_answers(encoded: Encoded, tokenizer: Any, end_of_turn: str) -> in
     ends = {encoded.labels[place] for place in np.flatnonzero(last)}
     wrong = {end for end in ends if not tokenizer.decode([end]).endswith(end_of_turn)}
     return sum(encoded.labels[place] in wrong for place in np.flatnonzero(last)) if wrong else 0
-
-
-def printable(text: str) -> str:
-    """Replace control characters, which could drive a terminal; line breaks and tabs stay."""
-    return "".join(
-        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )

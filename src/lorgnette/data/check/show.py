@@ -1,16 +1,23 @@
-"""Find one row of the data by its id or number, and say what becomes of it."""
+"""One row of the data, found by its id or number: what becomes of it, on the terminal and on a page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from lorgnette.data.image_store import ImageStore
+from rich.console import Console
+
+from lorgnette.data.check.files import file_name
+from lorgnette.data.check.report import shown_segments, write_sample_page
+from lorgnette.data.check.terminal import sample_text
 from lorgnette.data.parts import Part
 from lorgnette.data.rendered import Encoded
 from lorgnette.data.rules import require_usable
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError
+from lorgnette.images.store import ImageStore
+from lorgnette.pages import printable_lines
 
 MOST_NAMED = 5
 
@@ -23,6 +30,31 @@ class Shown:
     sample: Sample
     encoded: Encoded | None
     note: str
+
+
+def show_row(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore, console: Console) -> Path:
+    """Print one row as it is trained, and write a page with its images beside the check's; return the page.
+
+    Raises:
+        DataError: if there is no such row, or it cannot be read as a sample.
+    """
+    shown = find_row(parts, wanted, store)
+    part, sample = shown.part, shown.sample
+    pieces = shown_segments(part, sample, shown.encoded)
+    console.print(f"{part.name}: {printable_lines(sample.where)}", markup=False, style="bold", soft_wrap=True)
+    tokens = part.renderer.expansion.image_tokens if part.renderer else 0
+    console.print(sample_text(pieces, tokens, coloured=console.color_system is not None), soft_wrap=True)
+    if shown.encoded is not None:
+        supervised = sum(piece.tokens for piece in pieces if piece.role == "supervised")
+        text = sum(piece.tokens for piece in pieces if piece.role != "image")
+        console.print(f"{text:,} text tokens, {supervised:,} of them supervised; {len(sample.images)} images")
+    for image in sample.images:
+        console.print(printable_lines(image), markup=False, style="dim", soft_wrap=True)
+    if shown.note:
+        console.print(printable_lines(shown.note), markup=False, soft_wrap=True)
+    file = page.with_name(f"{page.stem}-{file_name(wanted)[:80]}.html")
+    write_sample_page(file, sample.where, part, sample, shown.encoded, shown.note)
+    return file
 
 
 def find_row(parts: Sequence[Part], wanted: str, store: ImageStore) -> Shown:
@@ -47,7 +79,8 @@ def find_row(parts: Sequence[Part], wanted: str, store: ImageStore) -> Shown:
         return _shown(*found[0], store, f"The same id is also at {others}." if others else "")
     if by_number is None:
         raise DataError(
-            f"{', '.join(dict.fromkeys(part.path for part in parts))}: no row has the id or the number {wanted!r}."
+            f"{', '.join(dict.fromkeys(part.path for part in parts))}: no row has the id or the number {wanted!r}. "
+            "Next: look for the id in the data; numbers count from 0."
         )
     part, sample = by_number
     if isinstance(sample, DataError):

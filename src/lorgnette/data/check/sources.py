@@ -13,17 +13,17 @@ from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
-from lorgnette.data.check.findings import Checked, place_of
+from lorgnette.data.check.findings import Checked
 from lorgnette.data.check.segments import unfinished_answers
 from lorgnette.data.check.twins import HeldOut, HeldOutPurpose, Seen, Twin
 from lorgnette.data.encodings import Encodings
-from lorgnette.data.image_store import ImageStore
 from lorgnette.data.parts import Part
 from lorgnette.data.rendered import IGNORE_INDEX, Encoded
-from lorgnette.data.rules import kind_of, require_usable
+from lorgnette.data.rules import bad_row, require_usable
 from lorgnette.data.sample import Sample
 from lorgnette.data.writing import llava_row, row_json
 from lorgnette.errors import DataError, LeftOut
+from lorgnette.images.store import ImageStore
 
 AHEAD = 256
 """Rows read before they are rendered, so that their images are decoded meanwhile."""
@@ -123,7 +123,7 @@ class _PartCheck:
             encoded = self._use(sample)
         except DataError as error:
             self.checked.drop(error, "stop" if self.part.purpose == "test" else "drop")
-            self._reject(sample, kind_of(error), str(error))
+            self._reject(sample, bad_row(error).kind, str(error))
             return
         assert isinstance(sample, Sample)
         self.checked.kept += 1
@@ -131,7 +131,7 @@ class _PartCheck:
         self._count_mended(sample, encoded)
         twins = self._count_twins(sample)
         if twins:
-            self._reject(sample, twins[0].kind, f"{place_of(sample)}: {twins[0].reason}")
+            self._reject(sample, twins[0].kind, f"{sample.where}: {twins[0].reason}")
         elif self.checked.root is not None:
             self.checked.rows.append(row_json(llava_row(sample, self.checked.root)))
         self._choose(sample, encoded)
@@ -164,7 +164,7 @@ class _PartCheck:
         self.checked.supervised += sum(label != IGNORE_INDEX for label in encoded.labels)
 
     def _count_mended(self, sample: Sample, encoded: Encoded | None) -> None:
-        place = place_of(sample)
+        place = sample.where
         for kind in dict.fromkeys(sample.mended):
             self.checked.add(kind, "mend", place, "put right by the reader")
         facts = {image: self.store.facts(image) for image in dict.fromkeys(sample.images)}
@@ -183,7 +183,7 @@ class _PartCheck:
 
     def _count_twins(self, sample: Sample) -> list[Twin]:
         """Count a row that stands elsewhere as well; return why a fixed file leaves it out."""
-        place = place_of(sample)
+        place = sample.where
         images = [self.store.facts(image).sha256 or image for image in sample.images]
         if self.part.purpose != "train":
             self.held_out[self.part.purpose].add(sample, images, f"{self.part.name}: {place}")

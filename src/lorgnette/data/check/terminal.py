@@ -11,7 +11,8 @@ from rich.text import Text
 
 from lorgnette.data.check.findings import Checked
 from lorgnette.data.check.report import percentiles
-from lorgnette.data.check.segments import Segment, printable
+from lorgnette.data.check.segments import Segment
+from lorgnette.pages import printable_lines
 
 STYLES = {"stop": "bold red", "drop": "red", "mend": "yellow", "keep": "cyan", "leave out": "dim"}
 MOST_VARIANTS = 4
@@ -21,9 +22,9 @@ MOST_REASON = 150  # characters; the page has them all
 def print_checked(checked: Checked, console: Console) -> None:
     """Print what was found in a source."""
     part = checked.part
-    console.print(Text(f"{part.name}: {printable(part.path)} ({part.format})", style="bold"), soft_wrap=True)
+    console.print(Text(f"{part.name}: {printable_lines(part.path)} ({part.format})", style="bold"), soft_wrap=True)
     for name, count in checked.variants.most_common(MOST_VARIANTS):
-        console.print(Text(f"  {count:,} rows: {printable(name)}", style="dim"), soft_wrap=True)
+        console.print(Text(f"  {count:,} rows: {printable_lines(name)}", style="dim"), soft_wrap=True)
     if checked.findings:
         console.print(_table(checked))
     kept = f"{checked.kept:,} of {checked.read:,} rows can be used; {len(checked.images):,} images"
@@ -34,9 +35,9 @@ def print_checked(checked: Checked, console: Console) -> None:
     if lengths and part.purpose != "test":
         console.print(f"length in {'text tokens' if part.renderer else 'characters'}: {lengths}", soft_wrap=True)
     for note in checked.notes:
-        console.print(Text(f"note: {printable(note)}"), soft_wrap=True)
+        console.print(Text(f"note: {printable_lines(note)}"), soft_wrap=True)
     if checked.stop:
-        console.print(Text(f"stop: {printable(checked.stop)}", style="bold red"), soft_wrap=True)
+        console.print(Text(f"stop: {printable_lines(checked.stop)}", style="bold red"), soft_wrap=True)
     console.print()
 
 
@@ -50,12 +51,12 @@ def _table(checked: Checked) -> Table:
     table.add_column("first examples", overflow="fold")
     for finding in checked.sorted():
         places = [example.place.replace(checked.part.path, file, 1) for example in finding.examples]
-        examples = [Text(printable(place), style="dim") for place in places]
+        examples = [Text(printable_lines(place), style="dim") for place in places]
         if finding.examples and finding.action in ("stop", "drop"):
             reason = finding.examples[0].reason.partition(" Next: ")[0]
-            examples.insert(1, Text(f"  {printable(reason[:MOST_REASON])}"))
+            examples.insert(1, Text(f"  {printable_lines(reason[:MOST_REASON])}"))
         table.add_row(
-            Text(printable(finding.kind), style=STYLES[finding.action]),
+            Text(printable_lines(finding.kind), style=STYLES[finding.action]),
             f"{finding.count:,}",
             f"{checked.share(finding):.2%}",
             finding.done,

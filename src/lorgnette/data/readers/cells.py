@@ -12,11 +12,19 @@ from lorgnette.data.sample import IMAGE_TAG
 from lorgnette.errors import RowError
 
 
-def is_blank(value: Any) -> bool:
-    """Tell whether a cell holds nothing: None, NaN, or a text of blanks."""
-    if isinstance(value, str):
-        return not value.strip()
+def is_missing(value: Any) -> bool:
+    """Tell whether a table has nothing in a cell: None, or NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def is_blank(value: Any) -> bool:
+    """Tell whether a cell holds nothing, or a text of blanks."""
+    return not value.strip() if isinstance(value, str) else is_missing(value)
+
+
+def holds_half_pair(text: str) -> bool:
+    """Tell whether a text holds half of a surrogate pair, which JSON can write and no tokenizer reads."""
+    return not text.isascii() and text.encode("utf-8", "ignore").decode() != text
 
 
 def required_text(row: Mapping[str, Any], column: str, where: str) -> str:
@@ -47,13 +55,13 @@ def checked_text(value: Any, name: str, where: str) -> str:
     """Return a text, refusing what cannot stand in a prompt.
 
     Raises:
-        RowError: if it is no text, holds half of a surrogate pair (JSON can write one; no tokenizer reads it), or holds
-            the image tag: readers set the tags themselves, so one in the text would ask for an image that is not there.
+        RowError: if it is no text, holds half of a surrogate pair, or the image tag: readers set the tags themselves,
+            so one in the text would ask for an image that is not there.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError(f"{name} is no text", where, f"`{name}` is {_shown(value)}. Allowed: a text.")
     text = str(value)
-    if not text.isascii() and text.encode("utf-8", "ignore").decode() != text:
+    if holds_half_pair(text):
         raise RowError("broken text", where, f"`{name}` holds half of a surrogate pair, which is no character.")
     if IMAGE_TAG in text:
         raise RowError(

@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lorgnette.data.images import keep_image
 from lorgnette.data.readers.image_lookup import CocoFolder, FoundImage, ImageFolder
 from lorgnette.errors import DataError, RowError
+from lorgnette.images.opening import keep_image
 
 SUFFIX = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
 ENCODED = re.compile(r"(/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk|SUkq|TU0AK)[A-Za-z0-9+/\s]+=*\s*$")

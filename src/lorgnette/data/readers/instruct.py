@@ -6,16 +6,16 @@ learned is a choice, as is how instruction and input become one question.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from pydantic import Field
 
+from lorgnette.data.readers.cells import is_missing
 from lorgnette.data.readers.image_cells import cell_of, images_of
 from lorgnette.data.readers.image_lookup import CocoFolder, ImageFolder
-from lorgnette.data.readers.source import ReaderOptions, SourceSpec, read_options
-from lorgnette.data.readers.source_rows import folder_of_images, source_rows
+from lorgnette.data.readers.source import ReaderOptions, SourceSpec, folder_of_images, read_options, source_rows
+from lorgnette.data.readers.tables import Row, records_of
 from lorgnette.data.readers.turns import LiteralTags, build_sample, checked_text, id_of
 from lorgnette.data.sample import Origin, Sample, Turn
 from lorgnette.errors import DataError, LeftOut, RowError
@@ -49,14 +49,8 @@ def read_instruct(spec: SourceSpec) -> Iterator[Sample | DataError]:
     """
     options = read_options(InstructOptions, spec)
     folder = folder_of_images(spec, outside=options.outside_images)
-    for found in source_rows(spec, options.config):
-        if isinstance(found, RowError):
-            yield found
-            continue
-        try:
-            yield _sample(*found, folder, options)
-        except RowError as error:
-            yield error
+    rows = source_rows(spec, options.config)
+    yield from records_of(rows, lambda origin, row: _sample(origin, row, folder, options))
 
 
 def instruct_variants(spec: SourceSpec) -> Iterator[str]:
@@ -67,19 +61,16 @@ def instruct_variants(spec: SourceSpec) -> Iterator[str]:
     """
     options = read_options(InstructOptions, spec)
     for found in source_rows(spec, options.config):
-        if not isinstance(found, RowError) and isinstance(found[1], dict):
-            row = found[1]
+        if not isinstance(found, RowError):
+            _, row = found
             names = [options.columns.get(column, column) for column in COLUMNS]
-            filled = [name for name in names if not _is_blank(row.get(name)) and row.get(name) != []]
+            filled = [name for name in names if not is_missing(row.get(name)) and row.get(name) != []]
             yield f"{' + '.join(filled) or 'no known column'}; {options.question} -> {options.target}"
 
 
-def _sample(origin: Origin, row: Any, folder: ImageFolder | CocoFolder, options: InstructOptions) -> Sample:
-    if not isinstance(row, dict):
-        reason = f"a {type(row).__name__}. Allowed: an object with `instruction` and `output`."
-        raise RowError("row is no object", str(origin), reason)
+def _sample(origin: Origin, row: Row, folder: ImageFolder | CocoFolder, options: InstructOptions) -> Sample:
     named: dict[str, Any] = {column: row.get(options.columns.get(column, column)) for column in COLUMNS}
-    name = id_of(None if _is_blank(named["id"]) else named["id"], origin)
+    name = id_of(None if is_missing(named["id"]) else named["id"], origin)
     where = f"{origin} (id {name})"
     has = ", ".join(map(str, row))[:200] or "nothing"
     question = _text(named, "instruction", where)
@@ -97,8 +88,8 @@ def _sample(origin: Origin, row: Any, folder: ImageFolder | CocoFolder, options:
     turns += [*_history(named["history"], where), Turn("user", question), Turn("assistant", answer)]
     key = options.columns.get("image")
     cell = cell_of(row, key, where)
-    images = images_of(None if _is_blank(cell) else cell, folder, where)
-    return build_sample(name, images, turns, origin, isinstance(cell, str), literal=options.literal_tags)
+    images = images_of(None if is_missing(cell) else cell, folder, where)
+    return build_sample(name, images, turns, origin, isinstance(cell, str), "remove", options.literal_tags)
 
 
 def _target(row: Mapping[str, Any], options: InstructOptions, where: str) -> str:
@@ -111,7 +102,7 @@ def _target(row: Mapping[str, Any], options: InstructOptions, where: str) -> str
 def _text(row: Mapping[str, Any], column: str, where: str) -> str:
     """Return the text of a column, empty where a table has nothing there."""
     value = row[column]
-    if _is_blank(value):
+    if is_missing(value):
         return ""
     if not isinstance(value, str):
         reason = f"`{column}` is a {type(value).__name__}. Allowed: text. Got: {value!r:.80}."
@@ -121,7 +112,7 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str:
 
 def _history(value: Any, where: str) -> Iterator[Turn]:
     """Yield the turns of [[question, answer], ...]."""
-    pairs = [] if _is_blank(value) or value == "" else value
+    pairs = [] if is_missing(value) or value == "" else value
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise RowError("history", where, f"`history` is {value!r:.80}. Allowed: a list of [question, answer].")
     for question, answer in pairs:
@@ -129,7 +120,3 @@ def _history(value: Any, where: str) -> Iterator[Turn]:
             raise RowError("history", where, "a turn of `history` is no text.")
         yield Turn("user", checked_text(question, where))
         yield Turn("assistant", checked_text(answer, where))
-
-
-def _is_blank(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))

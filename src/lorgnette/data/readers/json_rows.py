@@ -45,7 +45,7 @@ def json_rows(file: Path) -> Iterator[Any | BrokenLine]:
                 raise DataError(f"{file}: the file is empty. Allowed: a JSON list of rows, or one row a line.")
             yield from _list_rows(stream, file) if start == "[" else _line_rows(stream, start, number, file)
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: cannot be read as UTF-8 text ({error}).") from error
+        raise DataError(f"{file}: cannot be read as UTF-8 text ({error}). Next: save it as UTF-8.") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{file}: cannot be unpacked ({error}). Next: copy the file anew.") from error
     except OSError as error:

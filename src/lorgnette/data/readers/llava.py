@@ -13,13 +13,13 @@ from pydantic import Field
 
 from lorgnette.data.readers.image_cells import IMAGE_KEYS, cell_of, images_of, is_nothing, kind_of_cell
 from lorgnette.data.readers.image_lookup import CocoFolder, FoundImage, ImageFolder
-from lorgnette.data.readers.source import ReaderOptions, SourceSpec, read_options
-from lorgnette.data.readers.source_rows import folder_of_images, source_rows
+from lorgnette.data.readers.source import ReaderOptions, SourceSpec, folder_of_images, read_options, source_rows
+from lorgnette.data.readers.tables import Row, records_of
 from lorgnette.data.readers.turns import (
     ROLE_KEYS,
     TEXT_KEYS,
+    ImagePart,
     LiteralTags,
-    Part,
     RepeatedTags,
     build_sample,
     content_of,
@@ -74,14 +74,8 @@ def read_llava(spec: SourceSpec) -> Iterator[Sample | DataError]:
     """
     options = read_options(LlavaOptions, spec)
     folder = folder_of_images(spec, outside=options.outside_images)
-    for found in source_rows(spec, options.config):
-        if isinstance(found, RowError):
-            yield found
-            continue
-        try:
-            yield _sample(*found, folder, options)
-        except RowError as error:
-            yield error
+    rows = source_rows(spec, options.config)
+    yield from records_of(rows, lambda origin, row: _sample(origin, row, folder, options))
 
 
 def llava_variants(spec: SourceSpec) -> Iterator[str]:
@@ -92,7 +86,7 @@ def llava_variants(spec: SourceSpec) -> Iterator[str]:
     """
     options = read_options(LlavaOptions, spec)
     for found in source_rows(spec, options.config):
-        if not isinstance(found, RowError) and isinstance(found[1], dict):
+        if not isinstance(found, RowError):
             yield str(variant_of(found[1], options))
 
 
@@ -121,17 +115,14 @@ def _place_of_tag(texts: list[str]) -> str:
     return f"at {place}{' of a later turn' if number > 1 else ''}{', repeated' if several > 1 else ''}"
 
 
-def _sample(origin: Origin, row: Any, folder: ImageFolder | CocoFolder, options: LlavaOptions) -> Sample:
-    if not isinstance(row, dict):
-        reason = f"a {type(row).__name__}. Allowed: an object with `conversations`."
-        raise RowError("row is no object", str(origin), reason)
+def _sample(origin: Origin, row: Row, folder: ImageFolder | CocoFolder, options: LlavaOptions) -> Sample:
     name = id_of(row.get("id"), origin)
     where = f"{origin} (id {name})"
     cell = cell_of(row, options.image, where)
     _leave_out(cell, options.leave_out, where)
     spoken = _turns_of(row, options, where)
     turns: list[Turn] = []
-    parts: list[Part] = []
+    parts: list[ImagePart] = []
     for turn in spoken:
         if not isinstance(turn, dict):
             reason = f"a turn is a {type(turn).__name__}. Allowed: an object with `from` and `value`."
@@ -161,7 +152,7 @@ def _turns_of(row: Mapping[str, Any], options: LlavaOptions, where: str) -> list
 
 
 def _with_parts(
-    of_row: list[FoundImage], parts: list[Part], folder: ImageFolder | CocoFolder, where: str
+    of_row: list[FoundImage], parts: list[ImagePart], folder: ImageFolder | CocoFolder, where: str
 ) -> list[FoundImage]:
     """Return the images in the order of their parts: a part without a source stands for the next image of the row."""
     if not parts:

@@ -15,8 +15,7 @@ from typing import Any
 from lorgnette.data.readers.cells import is_blank, one_image, optional_text, required_text, whole_number
 from lorgnette.data.readers.image_lookup import CocoFolder, FoundImage, ImageFolder
 from lorgnette.data.readers.questions import QuestionOptions, question_sample
-from lorgnette.data.readers.source import SourceSpec, read_options
-from lorgnette.data.readers.source_rows import folder_of_images
+from lorgnette.data.readers.source import SourceSpec, folder_of_images, read_options
 from lorgnette.data.readers.tables import Columns, Row, table_rows
 from lorgnette.data.sample import Origin, Sample
 from lorgnette.errors import DataError, RowError, nearest

@@ -25,7 +25,7 @@ class QuestionOptions(ReaderOptions):
 
 
 def question_sample(
-    name: str, image: str, question: str, answer: str, origin: Origin, mended: tuple[str, ...], prompt: str = QUESTION
+    name: str, image: str, question: str, answer: str, origin: Origin, mended: tuple[str, ...], prompt: str
 ) -> Sample:
     """Return the conversation of one question and its answer, the image before the question."""
     asked = prompt.replace(QUESTION, question)

@@ -1,13 +1,16 @@
-"""What a reader is given, what it gives, and how its options are checked."""
+"""What a reader is given, what it gives, how its options are checked, and where its rows and images are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lorgnette.data.readers.image_lookup import CocoFolder, ImageFolder, image_folder
+from lorgnette.data.readers.tables import Columns, Rows, is_on_hub, table_rows
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, nearest
 
@@ -81,3 +84,26 @@ def without_options(read: Callable[[str, str | None, str | None], Iterator[Sampl
         return read(spec.path, spec.split, spec.images)
 
     return reader
+
+
+def source_rows(spec: SourceSpec, config: str | None) -> Rows:
+    """Yield the rows of a file, of the files of a split in a folder, or of a split on the hub.
+
+    Raises:
+        DataError: if there is no such source, or it cannot be read.
+        MissingExtra: if it needs a library that is not installed.
+    """
+    if spec.split is not None and not Path(spec.path).is_dir() and not is_on_hub(spec.path):
+        raise DataError(f"{spec.path}: a file has no splits. Next: leave `split` out.")
+    yield from table_rows(spec.path, spec.split, Columns(), config)
+
+
+def folder_of_images(spec: SourceSpec, *, outside: bool) -> ImageFolder | CocoFolder:
+    """Return where the images of a source are looked up: `images`, or beside the data.
+
+    Raises:
+        DataError: if COCO's folder does not exist.
+    """
+    place = Path(spec.path)
+    beside = None if is_on_hub(spec.path) else str(place if place.is_dir() else place.parent)
+    return image_folder(spec.images, beside, outside=outside)

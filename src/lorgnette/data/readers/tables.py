@@ -240,15 +240,17 @@ def read_json(file: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
 def _explained(file: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as UTF-8 text ({error!s:.200}).") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: cannot be read as UTF-8 text ({error!s:.200}). Next: save it as UTF-8.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{file}: cannot be read ({error!s:.200}). Next: copy it anew.") from error
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{file}: no valid JSON ({error!s:.200}). Next: the file may be truncated; copy it anew."
         ) from error
 
 
-def hub_rows(name: str, split: str | None, columns: Columns, config: str | None = None) -> Iterator[tuple[Origin, Row]]:
+def hub_rows(name: str, split: str | None, columns: Columns, config: str | None) -> Iterator[tuple[Origin, Row]]:
     """Stream the rows of a data set of the hub; nothing is read beyond the rows that are asked for.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from lorgnette.data.readers.cells import holds_half_pair
 from lorgnette.data.readers.image_lookup import FoundImage
 from lorgnette.data.sample import IMAGE_TAG, Origin, Role, Sample, Turn
 from lorgnette.errors import RowError, nearest
@@ -23,7 +24,7 @@ LiteralTags = Literal["escape", "remove", "refuse"]
 RepeatedTags = Literal["remove", "refuse"]
 
 
-class Part(NamedTuple):
+class ImagePart(NamedTuple):
     """An image among the content parts of a turn: its source as the part gives it, None for the next of the row."""
 
     source: Any
@@ -54,7 +55,7 @@ def role_of(value: Any, more: Mapping[str, Role], where: str) -> Role:
     raise RowError("unknown role", where, f"unknown role. Allowed: {allowed}. Got: {value!r:.80}.{near}")
 
 
-def content_of(content: Any, where: str) -> tuple[str, list[Part]]:
+def content_of(content: Any, where: str) -> tuple[str, list[ImagePart]]:
     """Return the text of a turn with a tag for every image part, and those parts in their order.
 
     Parts stand on lines of their own, as LLaVA writes its tags.
@@ -68,17 +69,19 @@ def content_of(content: Any, where: str) -> tuple[str, list[Part]]:
         reason = f"the text of a turn is a {type(content).__name__}. Allowed: a string, or a list of content parts."
         raise RowError("content of a turn", where, reason)
     texts: list[str] = []
-    images: list[Part] = []
+    images: list[ImagePart] = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
             texts.append(checked_text(part["text"], where))
         elif kind == "image":
-            images.append(Part(next((part[key] for key in ("image", "url", "path", "base64") if part.get(key)), None)))
+            images.append(
+                ImagePart(next((part[key] for key in ("image", "url", "path", "base64") if part.get(key)), None))
+            )
             texts.append(IMAGE_TAG)
         elif kind == "image_url":
             address = part.get("image_url")
-            images.append(Part(address.get("url") if isinstance(address, Mapping) else address))
+            images.append(ImagePart(address.get("url") if isinstance(address, Mapping) else address))
             texts.append(IMAGE_TAG)
         else:
             allowed = "Allowed: text, image, image_url."
@@ -90,9 +93,9 @@ def checked_text(text: str, where: str) -> str:
     """Return a text unless it cannot be tokenised.
 
     Raises:
-        RowError: if it holds half of a surrogate pair, which JSON can write and no tokenizer reads.
+        RowError: if it holds half of a surrogate pair.
     """
-    if not text.isascii() and text.encode("utf-8", "ignore").decode() != text:
+    if holds_half_pair(text):
         reason = "the text of a turn holds half of a surrogate pair, which is no character."
         raise RowError("broken text", where, reason)
     return text
@@ -109,7 +112,7 @@ def id_of(value: Any, origin: Origin) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError("id", str(origin), f"the id is {value!r:.80}. Allowed: text or a number.")
     text = str(value)
-    if not text.isascii() and text.encode("utf-8", "ignore").decode() != text:
+    if holds_half_pair(text):
         raise RowError("id", str(origin), "the id holds half of a surrogate pair, which is no character.")
     return text
 
@@ -120,8 +123,8 @@ def build_sample(
     turns: list[Turn],
     origin: Origin,
     single: bool,
-    repeated: RepeatedTags = "remove",
-    literal: LiteralTags = "escape",
+    repeated: RepeatedTags,
+    literal: LiteralTags,
 ) -> Sample:
     """Put turns and images together, mended where only one way is meant, and say what was mended.
 

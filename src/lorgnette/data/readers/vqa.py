@@ -24,8 +24,7 @@ from lorgnette.data.readers.cells import checked_text, is_blank, one_image, opti
 from lorgnette.data.readers.image_lookup import CocoFolder, ImageFolder, image_folder
 from lorgnette.data.readers.json_rows import json_rows
 from lorgnette.data.readers.questions import QuestionOptions, question_sample
-from lorgnette.data.readers.source import SourceSpec, read_options
-from lorgnette.data.readers.source_rows import folder_of_images
+from lorgnette.data.readers.source import SourceSpec, folder_of_images, read_options
 from lorgnette.data.readers.tables import Columns, Row, Rows, holds_list, object_rows, read_json, records_of, table_rows
 from lorgnette.data.sample import Origin, Sample
 from lorgnette.errors import DataError, LeftOut, RowError

@@ -1,4 +1,4 @@
-"""Exact match, as lmms-eval computes it, and after reducing words to their dictionary form."""
+"""Exact match, as lmms-eval computes it."""
 
 from __future__ import annotations
 

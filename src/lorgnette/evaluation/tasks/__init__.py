@@ -64,7 +64,7 @@ def read_documents(task: Task, split: str | None, limit: int | None = None) -> t
     except LorgnetteError:
         raise
     except Exception as error:  # a task is the user's own code
-        raise DataError(f"task {task.name}: documents() raised {error!r}.") from error
+        raise DataError(f"task {task.name}: documents() raised {error!r}. Next: see docs/own-task.md.") from error
     errors = [row for row in given if isinstance(row, DataError)]
     bad = [row for row in errors if not isinstance(row, LeftOut)]
     if len(bad) > MAX_BAD_SHARE * len(given):
@@ -80,7 +80,9 @@ def read_documents(task: Task, split: str | None, limit: int | None = None) -> t
             raise DataError(f"task {task.name}: document {number} is {document!r:.200}. Allowed: a Document of texts.")
     repeated = [name for name, times in Counter(document.id for document in documents).items() if times > 1]
     if repeated:
-        raise DataError(f"task {task.name}: document ids are not unique: {', '.join(repeated[:3])}.")
+        raise DataError(
+            f"task {task.name}: document ids are not unique: {', '.join(repeated[:3])}. Next: give each its own."
+        )
     return documents, dict(Counter(row.kind if isinstance(row, RowError) else "unreadable" for row in errors))
 
 

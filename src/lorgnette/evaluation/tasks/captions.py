@@ -41,7 +41,11 @@ class Captions:
     wordnet: bool = False
 
     def documents(self, split: str) -> Iterator[Document | DataError]:
-        """Read the images of a split; a file that has no splits is read whole."""
+        """Read the images of a split; a file that has no splits is read whole.
+
+        Raises:
+            DataError: if the file cannot be read, or has no such split.
+        """
         path = required_path(self.path, self.name, "a file of captions")
         rows = list(captioned_images(path, None, self.images))
         splits = {row.split for row in rows if isinstance(row, CaptionedImage)}

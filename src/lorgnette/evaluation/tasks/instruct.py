@@ -54,7 +54,7 @@ class Instruct:
             for turn in sample.turns:
                 said.setdefault(turn.role, turn.text)
             if "user" not in said or "assistant" not in said:
-                yield DataError(f"{sample.origin} (id {sample.id}): has no question with an answer.")
+                yield DataError(f"{sample.where}: has no question with an answer.")
                 continue
             # images of later turns would need those turns
             images = sample.images[: said["user"].count(IMAGE_TAG)]

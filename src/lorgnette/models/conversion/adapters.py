@@ -5,7 +5,6 @@ Nothing is merged here: an adapter stays an adapter, with the names that the mod
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from lorgnette.models.conversion.detect import Found
 from lorgnette.models.conversion.huggingface import (
     FILES,
     NESTED,
+    WRITTEN,
     local_folder,
     nested,
     projector_of,
@@ -29,8 +29,8 @@ from lorgnette.models.conversion.huggingface import (
 from lorgnette.models.conversion.lora import (
     Adapter,
     lora_from,
+    read_lora_settings,
     read_peft,
-    read_settings,
     renamed,
     require_fitting,
     with_head_rows,
@@ -38,17 +38,16 @@ from lorgnette.models.conversion.lora import (
 )
 from lorgnette.models.conversion.names import require_same, shapes_of, split
 from lorgnette.models.conversion.parts import Parts, Projector, folded
-from lorgnette.models.conversion.projector import about
 from lorgnette.models.conversion.vocabulary import original_rows
 from lorgnette.models.conversion.weights import Tensors
 from lorgnette.models.gemma import NEW, OLD, image_feature_scale, side_of
 from lorgnette.models.loading import explained, load_config
 from lorgnette.models.saving import NESTED_TOWERS
-from lorgnette.run import library_versions, read_json, whole_folder
+from lorgnette.models.trainable import PARTS
+from lorgnette.run import RECORD, library_versions, read_json, read_record, whole_folder, write_json
 
-LANGUAGE_MODEL, TOWER, PROJECTOR = "model.language_model.", "model.vision_tower.", "model.multi_modal_projector"
-"""Where the parts stand in the memory of transformers 5."""
-OLD_NAMES = tuple(list(FILES)[:4])
+LANGUAGE_MODEL, TOWER, PROJECTOR = PARTS["language_model"], PARTS["vision_tower"], PARTS["projector"].removesuffix(".")
+OLD_NAMES = tuple(WRITTEN)
 """Beginnings of names of adapters that were trained with transformers before 4.52."""
 
 
@@ -68,7 +67,7 @@ class Base:
 
 def read_adapter(folder: Path) -> Parts:
     """Read a PEFT folder for a language model or for a vision tower alone."""
-    tensors, settings = read_peft(folder), read_settings(folder)
+    tensors, settings = read_peft(folder), read_lora_settings(folder)
     adapter = lora_from(tensors, settings, str(folder))
     return Parts(None, adapter) if xtuner.is_of_tower(tensors) else Parts(adapter)
 
@@ -79,7 +78,7 @@ def read_hf_adapter(folder: Path) -> Parts:
     Raises:
         ModelError: if tensors belong nowhere.
     """
-    tensors, settings = read_peft(folder), read_settings(folder)
+    tensors, settings = read_peft(folder), read_lora_settings(folder)
     lora = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
     # PEFT's patterns are about the names in the file, so alphas are looked up before the names change
     adapter = lora_from(lora, settings, str(folder))
@@ -93,7 +92,7 @@ def read_hf_adapter(folder: Path) -> Parts:
         )
     read: dict[str, Any] = {**parts, **adapters}
     own = parts.get("projector")
-    old = any(name.startswith(OLD_NAMES) for name in tensors) or side_of(about(folder), str(folder))
+    old = any(name.startswith(OLD_NAMES) for name in tensors) or side_of(read_record(folder), str(folder))
     projector = projector_of(own, "gelu", old, str(folder)) if own else None
     return Parts(read.get("language_model"), read.get("vision_tower"), projector)
 
@@ -117,7 +116,7 @@ def convert_adapters(
     Raises:
         ModelError: if it does not fit its base, the base is not known, or the layout cannot hold it.
     """
-    own_settings = read_settings(found.path) if (found.path / "adapter_config.json").is_file() else {}
+    own_settings = read_lora_settings(found.path) if (found.path / "adapter_config.json").is_file() else {}
     model = read_base(found, base, own_settings)
     parts, notes = _fitted(parts, model, own_settings, str(found.path))
     scale = image_feature_scale(model.text)
@@ -220,7 +219,7 @@ def _write_hf(parts: Parts, base: Base, folder: Path, where: str, meant_for: str
     record = {"kind": "converted adapter", "from": where, "base": base.source, "versions": library_versions()}
     if parts.projector is not None:
         record["meant_for"] = meant_for
-    (folder / "lorgnette.json").write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
+    write_json(folder / RECORD, record)
 
 
 def _held(projector: Projector, base: Base, where: str) -> Tensors:
@@ -266,7 +265,7 @@ def _write_llava(parts: Parts, base: Base, folder: Path, vision_tower: str | Non
     config["vocab_size"] = rows
     write_peft([with_head_rows(parts.language_model, rows)], folder, base=base.source, task="CAUSAL_LM")
     llava_writing.write_beside_lora(projector, nested(tower, base.llava.vision_config) if tower else None, folder)
-    llava_writing.write_config(config, folder)
+    write_json(folder / "config.json", config)
 
 
 def _write_xtuner(parts: Parts, base: Base, folder: Path) -> None:

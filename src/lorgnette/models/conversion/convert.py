@@ -44,7 +44,7 @@ from lorgnette.models.conversion.vocabulary import with_image_token
 from lorgnette.models.conversion.weights import LazyTensor, Tensors, read_folder
 from lorgnette.models.gemma import pin_activation
 from lorgnette.models.loading import explained, load_config
-from lorgnette.run import library_versions
+from lorgnette.run import library_versions, require_absent
 
 Target = Literal["hf", "hf4", "llava", "xtuner"]
 PADS = "images are padded to squares, as the model was trained"
@@ -93,8 +93,7 @@ def convert(source: str, to: str, output: Path, options: Options) -> Done:
     if to not in get_args(Target):
         raise InputError(f"--to {to}: no such layout. Allowed: {', '.join(get_args(Target))}.")
     require_template(options.template)
-    if output.exists():
-        raise InputError(f"{output}: is there already, and is left as it is. Next: choose another name, or delete it.")
+    require_absent(output)
     found = detect(local_folder(source))
     _require_use(found, to, options)
     seen = f"{source}: {found.says}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from lorgnette.models.adapters import TRAINED
 from lorgnette.models.conversion import llava, xtuner
 from lorgnette.models.conversion.lora import read_peft
 from lorgnette.models.conversion.names import listed
+from lorgnette.models.conversion.settings import read_settings
 from lorgnette.models.conversion.weights import is_safetensors, read_file, read_pickle, weight_file
 
 Kind = Literal[
@@ -70,7 +70,8 @@ def _file(file: Path) -> Found:
 
 
 def _folder(folder: Path) -> Found:
-    config = _json(folder / "config.json")
+    file = folder / "config.json"
+    config = read_settings(file) if file.is_file() else {}
     if (folder / "adapter_config.json").is_file():
         return _adapter(folder)
     if "mm_vision_tower" in config:
@@ -127,13 +128,3 @@ def _projector_file(folder: Path) -> Path | None:
         if any("mm_projector." in name for name in read_file(file)):
             return file
     return None
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file}: is no JSON ({error}). Next: copy it anew.") from error
-    return content if isinstance(content, dict) else {}

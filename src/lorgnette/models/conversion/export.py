@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ from lorgnette.errors import ModelError
 from lorgnette.models.conversion import llava_writing, xtuner
 from lorgnette.models.conversion.huggingface import Whole, nested, require_complete
 from lorgnette.models.conversion.parts import Projector, in_dtype
+from lorgnette.models.conversion.settings import read_settings
 from lorgnette.models.conversion.vocabulary import original_rows, with_original_rows
 from lorgnette.models.conversion.weights import Tensors, read_folder, write_weights
 from lorgnette.models.gemma import OLD, image_feature_scale
+from lorgnette.models.loading import dtype_name
 from lorgnette.models.saving import spell_rotary
-from lorgnette.run import whole_folder
+from lorgnette.run import whole_folder, write_json
 
 
 def export_projector(projector: Projector, to: str, output: Path) -> None:
@@ -96,7 +97,7 @@ def _write_xtuner(
     spell_rotary(text)
     for content, place in ((text, "llm"), (whole.config.vision_config.to_dict(), "visual_encoder")):
         content.pop("_name_or_path", None)
-        (folder / place / "config.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+        write_json(folder / place / "config.json", content)
     save_tokenizer(whole, rows, folder / "llm")
     whole.image_processor.save_pretrained(folder / "visual_encoder")
 
@@ -112,26 +113,26 @@ def save_tokenizer(whole: Whole, rows: int, folder: Path) -> None:
     The original LLaVA reads tokenizer.model; it cannot be made from the fast tokenizer.
     """
     whole.tokenizer.save_pretrained(folder)
-    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    content = read_settings(folder / "tokenizer.json")
     gone = {token["content"] for token in content["added_tokens"] if token["id"] >= rows}
     content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < rows]
-    (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    write_json(folder / "tokenizer.json", content)
     file = folder / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = read_settings(file)
     for name in ("extra_special_tokens", "additional_special_tokens"):
         if isinstance(settings.get(name), list):
             settings[name] = [token for token in settings[name] if token not in gone]
     settings.pop("image_token", None)
     if settings.get("pad_token") in gone:
         settings["pad_token"] = settings.get("unk_token") or settings.get("eos_token")
-    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
+    write_json(file, settings)
     original = Path(whole.source) / "tokenizer.model"
     if original.is_file():
         shutil.copy(original, folder / "tokenizer.model")
 
 
 def _dtype_of(language: Tensors) -> str:
-    return str(language["model.embed_tokens.weight"].dtype).removeprefix("torch.")
+    return dtype_name(language["model.embed_tokens.weight"].dtype)
 
 
 def _same(tower: Tensors, folder: str, vision_config: Any) -> bool:

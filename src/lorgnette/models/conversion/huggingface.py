@@ -17,7 +17,7 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from lorgnette.data.templates import TEMPLATES, chat_template
+from lorgnette.data.templates import TEMPLATES, set_template
 from lorgnette.errors import ModelError
 from lorgnette.models.conversion.names import PartMap, join, require_same, shapes_of, split, without_recomputed
 from lorgnette.models.conversion.parts import Layer, Projector, folded, projector_from
@@ -25,23 +25,26 @@ from lorgnette.models.conversion.weights import LazyTensor, Tensors, read_folder
 from lorgnette.models.gemma import NEW, OLD, image_feature_scale, pin_activation, saved_before_5_4
 from lorgnette.models.loading import bind, explained, load_config
 from lorgnette.models.saving import NESTED_TOWERS, finish_generation, write_beside_weights
+from lorgnette.models.trainable import PARTS
 from lorgnette.run import whole_folder
 
 NESTED = "vision_model."
 """The level that transformers 5.6 dropped from the names of CLIP's and SigLIP's tensors."""
-FILES: PartMap = {
+WRITTEN: PartMap = {
     "language_model.model.": ("language_model", "model."),
     "language_model.lm_head.": ("language_model", "lm_head."),
     "vision_tower.": ("vision_tower", ""),
     "multi_modal_projector.": ("projector", ""),
-    "model.language_model.": ("language_model", "model."),
-    "lm_head.": ("language_model", "lm_head."),
-    "model.vision_tower.": ("vision_tower", ""),
-    "model.multi_modal_projector.": ("projector", ""),
 }
-"""Names in files: as transformers 4 wrote them and 5 still does, then as they are in memory, which some files have."""
-MEMORY: PartMap = dict(list(FILES.items())[4:])
-"""Names in the memory of transformers 5, but for the level that it dropped from the tower's."""
+"""Names in files, as transformers 4 wrote them and 5 still does."""
+MEMORY: PartMap = {
+    PARTS["language_model"]: ("language_model", "model."),
+    "lm_head.": ("language_model", "lm_head."),
+    PARTS["vision_tower"]: ("vision_tower", ""),
+    PARTS["projector"]: ("projector", ""),
+}
+"""Names in the memory of transformers 5, but for the level that it dropped from the tower's; some files have them."""
+FILES: PartMap = {**WRITTEN, **MEMORY}
 PROJECTOR_NAMES = ("linear_1.", "linear_2.")
 
 
@@ -213,7 +216,10 @@ def write_whole(
     """
     config, tokenizer, notes = whole.config, whole.tokenizer, list(whole.notes)
     if whole.projector is None:
-        raise ModelError(f"{whole.source}: there is no projector, neither in it nor in its base: it is no LLaVA yet.")
+        raise ModelError(
+            f"{whole.source}: there is no projector, neither in it nor in its base: it is no LLaVA yet. Next: give a "
+            "base that has one."
+        )
     scale = image_feature_scale(config.text_config)
     if scale != 1.0:
         how = "left as it is" if whole.projector.old == old else f"{'divided' if old else 'multiplied'} by {scale:.4f}"
@@ -229,8 +235,7 @@ def write_whole(
             f"--template NAME, the one that it was trained with ({', '.join(TEMPLATES)}); LLaVA-1.5's is vicuna_v1."
         )
     if template is not None:
-        chat_template(tokenizer, template)
-        tokenizer.chat_template = TEMPLATES[template].jinja
+        set_template(tokenizer, template)
     parts = {
         "language_model": whole.language_model,
         "vision_tower": whole.vision_tower,

@@ -7,7 +7,6 @@ positions are the same in both.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,15 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from lorgnette.data.templates import TEMPLATES, chat_template, stop_ids
+from lorgnette.data.templates import chat_template, set_template, stop_ids
 from lorgnette.errors import ModelError
 from lorgnette.models.conversion.lora import Adapter
 from lorgnette.models.conversion.names import KeyMap, rename, require_same, shapes_of, without_recomputed
 from lorgnette.models.conversion.sentencepiece_bpe import read_tokenizer
+from lorgnette.models.conversion.settings import read_settings
 from lorgnette.models.conversion.weights import LazyTensor, Tensors, read_folder, write_weights
 from lorgnette.models.saving import name_tokenizer_for_both, spell_rotary
-from lorgnette.run import whole_folder
+from lorgnette.run import whole_folder, write_json
 
 NAMES: KeyMap = {
     "model.tok_embeddings.": "model.embed_tokens.",
@@ -163,11 +163,7 @@ def read_config(folder: Path) -> Any:
     Raises:
         ModelError: if there is none.
     """
-    try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: cannot read config.json ({error}).") from error
-    return llama_config(content, str(folder))
+    return llama_config(read_settings(folder / "config.json"), str(folder))
 
 
 def convert_internlm2(folder: Path, output: Path, *, template: str | None, dtype: Any) -> list[str]:
@@ -188,8 +184,7 @@ def convert_internlm2(folder: Path, output: Path, *, template: str | None, dtype
     if template is not None or not tokenizer.chat_template:
         name = template or "internlm2"
         notes.append(f"the chat template is {name}")
-        chat_template(tokenizer, name)
-        tokenizer.chat_template = TEMPLATES[name].jinja
+        set_template(tokenizer, name)
     generation = GenerationConfig()
     if (folder / "generation_config.json").is_file():
         generation = GenerationConfig.from_pretrained(folder)
@@ -199,9 +194,9 @@ def convert_internlm2(folder: Path, output: Path, *, template: str | None, dtype
     with whole_folder(output) as unfinished:
         write_weights({name: tensor.to(dtype) for name, tensor in found.items()}, unfinished)
         config.save_pretrained(unfinished)
-        content = json.loads((unfinished / "config.json").read_text(encoding="utf-8"))
+        content = read_settings(unfinished / "config.json")
         spell_rotary(content)
-        (unfinished / "config.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+        write_json(unfinished / "config.json", content)
         generation.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
         name_tokenizer_for_both(unfinished / "tokenizer_config.json")

@@ -5,7 +5,6 @@ All its numbers are meant for the transformers of its time, so in a Gemma its pr
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from typing import Any
 from transformers import CONFIG_MAPPING, LlavaConfig
 
 from lorgnette.errors import ModelError
-from lorgnette.models.conversion.lora import lora_from, read_peft, read_settings
+from lorgnette.models.conversion.lora import lora_from, read_lora_settings, read_peft
 from lorgnette.models.conversion.names import PartMap, listed, split, without_recomputed
 from lorgnette.models.conversion.parts import Parts, Projector, projector_from, sequential_names
+from lorgnette.models.conversion.settings import read_settings
 from lorgnette.models.conversion.weights import Tensors, read_file, read_folder
 from lorgnette.models.gemma import pin_activation
 
@@ -84,12 +84,11 @@ def read_config(folder: Path) -> Original:
         ModelError: if it cannot be read, or asks for what LLaVA-1.5 does not have.
     """
     file = folder / "config.json"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        name = content["model_type"]
-        tower = content["mm_vision_tower"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{file}: is no config.json of the original LLaVA ({error!r}).") from error
+    content = read_settings(file)
+    absent = [name for name in ("model_type", "mm_vision_tower") if name not in content]
+    if absent:
+        raise ModelError(f"{file}: is no config.json of the original LLaVA: there is no {' and no '.join(absent)}.")
+    name, tower = content["model_type"], content["mm_vision_tower"]
     if name not in LANGUAGE_MODELS:
         raise ModelError(f"{file}: model_type {name!r} is not supported. Allowed: {', '.join(LANGUAGE_MODELS)}.")
     ratio, merge = content.get("image_aspect_ratio"), content.get("mm_patch_merge_type", "flat")
@@ -198,7 +197,7 @@ def read_lora(folder: Path) -> Parts:
     Raises:
         ModelError: if tensors belong nowhere.
     """
-    settings = read_settings(folder)
+    settings = read_lora_settings(folder)
     adapter = split(read_peft(folder), FILES, str(folder))
     foreign = sorted(set(adapter) - {"language_model"})
     if foreign:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ from lorgnette.models.conversion.llava import BESIDE_LORA, FILES, STRATEGIES
 from lorgnette.models.conversion.names import join
 from lorgnette.models.conversion.parts import Projector
 from lorgnette.models.conversion.weights import Tensors, write_pickle, write_weights
+from lorgnette.models.loading import dtype_name
 from lorgnette.models.saving import spell_rotary
+from lorgnette.run import write_json
 
 NAMES = {
     "llama": ("llava_llama", "LlavaLlamaForCausalLM"),
@@ -35,7 +36,7 @@ def write_full(
     if tower is not None:
         parts["vision_tower"] = tower
     write_weights(join(parts, FILES), folder)
-    write_config(config, folder)
+    write_json(folder / "config.json", config)
 
 
 def write_projector_file(projector: Projector, folder: Path) -> None:
@@ -50,11 +51,6 @@ def write_beside_lora(projector: Projector, tower: Tensors | None, folder: Path)
         parts["vision_tower"] = tower
     names = join(parts, FILES)
     write_pickle({f"base_model.model.{name}": tensor for name, tensor in names.items()}, folder / BESIDE_LORA)
-
-
-def write_config(config: dict[str, Any], folder: Path) -> None:
-    """Write config.json."""
-    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def original_config(
@@ -86,7 +82,7 @@ def original_config(
     return content | {
         "model_type": model_type,
         "architectures": [architecture],
-        "torch_dtype": str(config.dtype or text.dtype or "float32").removeprefix("torch."),
+        "torch_dtype": dtype_name(config.dtype or text.dtype or "float32"),
         "mm_vision_tower": vision_tower,
         "mm_hidden_size": projector.sizes[0],
         "mm_projector_type": projector.kind,

@@ -6,7 +6,6 @@ the language model's) fit one folder, which plain `PeftModel.from_pretrained` lo
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +20,9 @@ from torch import nn
 
 from lorgnette.errors import ModelError
 from lorgnette.models.conversion.names import listed, require_same, shapes_of
+from lorgnette.models.conversion.settings import read_settings
 from lorgnette.models.conversion.weights import Tensors, read_folder
+from lorgnette.run import write_json
 
 LORA_A, LORA_B, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
 PEFT_PREFIX = "base_model.model."
@@ -84,18 +85,15 @@ def with_head_rows(adapter: Adapter, rows: int) -> Adapter:
     return replace(adapter, tensors=adapter.tensors | changed)
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
+def read_lora_settings(folder: Path) -> dict[str, Any]:
     """Read `adapter_config.json`.
 
     Raises:
         ModelError: if it is missing, no JSON, or not of LoRA.
     """
     file = folder / "adapter_config.json"
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file}: cannot be read ({error}). Next: copy the folder anew.") from error
-    if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
+    settings = read_settings(file)
+    if settings.get("peft_type") != "LORA":
         raise ModelError(f"{file}: is no adapter of PEFT with peft_type LORA.")
     return settings
 
@@ -243,8 +241,7 @@ def write_peft(
         "use_dora": dora,
     }
     settings |= {name: value for name, value in unusual.items() if value}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
+    write_json(folder / "adapter_config.json", settings)
     read = {f"{PEFT_PREFIX}{name}": tensor.read().clone() for name, tensor in tensors.items()}
     save_file(read, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 

@@ -6,7 +6,6 @@ in the memory of `LlavaForConditionalGeneration`, so that `load_state_dict` take
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from lorgnette.models.conversion.names import split
 from lorgnette.models.conversion.parts import Projector
 from lorgnette.models.conversion.weights import read_file
 from lorgnette.models.gemma import NEW, OLD, image_feature_scale, side_of
-from lorgnette.run import library_versions, read_json, whole_folder
+from lorgnette.models.trainable import PARTS
+from lorgnette.run import RECORD, library_versions, read_record, whole_folder, write_json
 
-MEMORY = "model.multi_modal_projector."
+MEMORY = PARTS["projector"]
 PREFIXES = (MEMORY, "multi_modal_projector.", "")
 
 
@@ -64,22 +64,9 @@ def read_trained(found: Found) -> Projector:
     """
     table = dict.fromkeys(PREFIXES, ("projector", ""))
     tensors = split(read_file(found.path), table, str(found.path))["projector"]
-    record = about(found.path.parent)
+    record = read_record(found.path.parent)
     old = side_of(record, str(found.path.parent))
     return projector_of(tensors, record.get("activation", "gelu"), old, str(found.path))
-
-
-def about(folder: Path) -> dict[str, Any]:
-    """Read `lorgnette.json` of a folder; empty if there is none.
-
-    Raises:
-        ModelError: if it is no JSON object.
-    """
-    file = folder / "lorgnette.json"
-    record = read_json(file) if file.is_file() else {}
-    if not isinstance(record, dict):
-        raise ModelError(f"{file}: is no JSON object.")
-    return record
 
 
 def write_projector(projector: Projector, folder: Path, source: str) -> None:
@@ -101,7 +88,7 @@ def write_projector(projector: Projector, folder: Path, source: str) -> None:
         }
         if projector.old is not None:
             record["meant_for"] = OLD if projector.old else NEW
-        (unfinished / "lorgnette.json").write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
+        write_json(unfinished / RECORD, record)
 
 
 def load_projector(model: Any, projector: Projector, where: str) -> None:

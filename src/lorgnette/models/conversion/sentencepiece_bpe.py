@@ -5,7 +5,6 @@ The result must cut sample texts of several scripts exactly as sentencepiece its
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pro
 from transformers import PreTrainedTokenizerFast
 
 from lorgnette.errors import MissingExtra, ModelError
+from lorgnette.models.conversion.settings import read_settings
 
 PROBES = (
     "What is in the picture? Two cats, 12.5 kg; e.g. on the table.",
@@ -32,7 +32,7 @@ def read_tokenizer(folder: Path) -> Any:
         ModelError: if the folder has neither, or the sentencepiece model is none that a fast tokenizer can equal.
         MissingExtra: if tokenizer.model is to be read and sentencepiece is not installed.
     """
-    settings = _read_json(folder / "tokenizer_config.json")
+    settings = read_settings(folder / "tokenizer_config.json")
     named = {name: _content(settings[name]) for name in SPECIAL if settings.get(name)}
     listed = settings.get("additional_special_tokens") or []
     if (folder / "tokenizer.json").is_file():
@@ -114,13 +114,3 @@ def _added(settings: dict[str, Any]) -> dict[int, AddedToken]:
 
 def _content(token: Any) -> str:
     return str(token["content"] if isinstance(token, dict) else token)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file}: cannot be read ({error}). Next: copy it anew.") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{file}: is no JSON object.")
-    return content

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from lorgnette.data.sample import IMAGE_TAG
+from lorgnette.models.assembly import add_image_token
 from lorgnette.models.conversion.huggingface import Whole
 from lorgnette.models.conversion.weights import LazyTensor, Tensors
 
@@ -21,11 +22,9 @@ def with_image_token(whole: Whole) -> Whole:
     is likelier than an average one.
     """
     config, tokenizer, language = whole.config, whole.tokenizer, whole.language_model
-    if tokenizer.convert_tokens_to_ids(IMAGE_TAG) in (None, tokenizer.unk_token_id):
-        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TAG]}, replace_extra_special_tokens=False)
+    config.image_token_id = add_image_token(tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TAG)
     config.pad_token_id = tokenizer.pad_token_id
     rows = config.text_config.vocab_size
     if len(tokenizer) <= rows:

@@ -19,7 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lorgnette.errors import ModelError
+from lorgnette.errors import ModelError, first_line
+from lorgnette.run import write_json
 
 STEMS = ("model", "pytorch_model", "adapter_model")
 """Names of weight files in model folders, without their suffix."""
@@ -111,7 +112,7 @@ def read_pickle(file: Path) -> Any:
         ) from error
     except Exception as error:  # a spoiled archive fails in many ways
         raise ModelError(
-            f"{file}: cannot be read as weights of torch ({_first_line(error)}). Next: copy the file anew; it is "
+            f"{file}: cannot be read as weights of torch ({first_line(error)}). Next: copy the file anew; it is "
             "truncated or damaged."
         ) from error
 
@@ -153,7 +154,7 @@ def _read_safetensors(file: Path) -> Tensors:
         return {name: _entry(opened, name) for name in opened.keys()}  # type: ignore[no-untyped-call]  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"{file}: cannot be read as safetensors ({_first_line(error)}). Next: copy the file anew; it is truncated "
+            f"{file}: cannot be read as safetensors ({first_line(error)}). Next: copy the file anew; it is truncated "
             "or damaged."
         ) from error
 
@@ -204,7 +205,7 @@ def _read_shards(index: Path) -> Tensors:
     try:
         places = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{index}: is no index of shards ({_first_line(error)}). Next: copy it anew.") from error
+        raise ModelError(f"{index}: is no index of shards ({first_line(error)}). Next: copy it anew.") from error
     tensors: Tensors = {}
     for shard in sorted(set(places.values())):
         if Path(shard).name != shard:
@@ -240,14 +241,9 @@ def write_weights(tensors: Tensors, folder: Path, max_shard_bytes: int = 4_000_0
     if len(shards) > 1:
         places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
         total = sum(tensor.nbytes for tensor in tensors.values())
-        text = json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2)
-        (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+        write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
 
 
 def write_pickle(tensors: Tensors, file: Path) -> None:
     """Write the `.bin` that older programs read: named tensors, nothing else."""
     torch.save({name: tensor.read().clone() for name, tensor in tensors.items()}, file)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

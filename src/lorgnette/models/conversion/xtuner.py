@@ -7,16 +7,16 @@ configuration that mmengine stores beside them, a Python text that is parsed and
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lorgnette.errors import ModelError
 from lorgnette.models.conversion.internlm2 import is_internlm2
-from lorgnette.models.conversion.lora import Adapter, lora_from, read_peft, read_settings
+from lorgnette.models.conversion.lora import Adapter, lora_from, read_lora_settings, read_peft
 from lorgnette.models.conversion.names import PartMap, split, without_recomputed
 from lorgnette.models.conversion.parts import Parts, Projector, projector_from, sequential_names
+from lorgnette.models.conversion.settings import read_settings
 from lorgnette.models.conversion.weights import (
     Tensors,
     named_tensors,
@@ -25,6 +25,8 @@ from lorgnette.models.conversion.weights import (
     weight_file,
     write_weights,
 )
+from lorgnette.models.loading import dtype_name
+from lorgnette.run import write_json
 
 CHECKPOINT: PartMap = {
     "projector.model.": ("projector", ""),
@@ -35,8 +37,6 @@ CHECKPOINT: PartMap = {
 }
 LORA_SETTINGS = {"language_model": "llm_lora", "vision_tower": "visual_encoder_lora"}
 """Part -> what its LoRA is called in XTuner's configuration."""
-FOLDERS = {"language_model": "llm", "vision_tower": "visual_encoder", "projector": "projector"}
-"""Part -> its folder in an export; an adapter's name ends in `_adapter`."""
 DEEPSPEED = "mp_rank_00_model_states.pt"
 
 
@@ -156,10 +156,8 @@ def _part_of(folder: Path) -> str | None:
     if (folder / "adapter_config.json").is_file():
         return "vision_tower" if is_of_tower(read_peft(folder)) else "language_model"
     try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(content, dict):
+        content = read_settings(folder / "config.json")
+    except ModelError:
         return None
     if content.get("model_type") == "projector":
         return "projector"
@@ -183,7 +181,7 @@ def read_export(folder: Path) -> Parts:
         if part == "projector":
             read[part] = _read_projector(place)
         elif (place / "adapter_config.json").is_file():
-            read[part] = lora_from(read_peft(place), read_settings(place), str(place))
+            read[part] = lora_from(read_peft(place), read_lora_settings(place), str(place))
         else:
             read[part], more = without_recomputed(read_folder(place))
             notes += more
@@ -191,7 +189,7 @@ def read_export(folder: Path) -> Parts:
 
 
 def _read_projector(folder: Path) -> Projector:
-    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    content = read_settings(folder / "config.json")
     if content.get("hidden_act", "gelu") != "gelu":
         raise ModelError(f"{folder}: the projector's activation is {content['hidden_act']!r}. Allowed: gelu.")
     tensors = split(read_folder(folder), {"model.": ("projector", "")}, str(folder))["projector"]
@@ -211,9 +209,9 @@ def write_projector(projector: Projector, folder: Path) -> None:
         "depth": len(projector.layers),
         "hidden_act": "gelu",
         "bias": projector.layers[0].bias is not None,
-        "torch_dtype": str(projector.layers[0].weight.dtype).removeprefix("torch."),
+        "torch_dtype": dtype_name(projector.layers[0].weight.dtype),
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    write_json(folder / "config.json", config)
 
 
 def needs_split(part: Tensors | Adapter | None) -> bool:

@@ -1,0 +1,1 @@
+"""Samples to train, val and test, so that no image is in two of them."""
