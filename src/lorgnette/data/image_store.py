@@ -1,4 +1,4 @@
-"""Every image decoded once, by worker processes, while the rows that name it are read."""
+"""Every image decoded once, for check and training alike, by worker processes, while the rows that name it are read."""
 
 from __future__ import annotations
 
@@ -10,25 +10,34 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing import get_context
 
 from lorgnette.data.image_cache import Mark, image_cache, mark_of, recall_content, recall_file, refusal, remember
 from lorgnette.data.image_facts import ImageFacts, image_facts, read_image_bytes
-from lorgnette.errors import RowError, RunError
+from lorgnette.data.sample import Sample
+from lorgnette.errors import DataError, RowError, RunError
 
 BATCH = 16
 """Images that a worker process takes at a time."""
+
+AHEAD = 256
+"""Rows read before they are judged, so that their images are decoded meanwhile."""
 
 
 class ImageStore:
     """Facts of images by path, each found once. Made by `image_store`.
 
+    Args:
+        alone: images that are decoded in this process before the pool is used.
+
     Attributes:
         decoded: how many images were decoded, not remembered.
     """
 
-    def __init__(self, cache: sqlite3.Connection, pool: ProcessPoolExecutor | None) -> None:
+    def __init__(self, cache: sqlite3.Connection, pool: ProcessPoolExecutor | None, alone: int = 0) -> None:
         self.decoded = 0
+        self._alone = alone
         self._cache = cache
         self._pool = pool
         self._known: dict[str, ImageFacts] = {}
@@ -60,7 +69,9 @@ class ImageStore:
                 self._known[path] = facts
         for start in range(0, len(unknown), BATCH):
             batch = unknown[start : start + BATCH]
-            future = _done(batch) if self._pool is None else self._pool.submit(_look, batch)
+            pool = None if self._alone > 0 else self._pool
+            self._alone -= len(batch)
+            future = _done(batch) if pool is None else pool.submit(_look, batch)
             self._asked.update({path: (future, place) for place, path in enumerate(batch)})
 
     def facts(self, path: str) -> ImageFacts:
@@ -78,7 +89,7 @@ class ImageStore:
             except BrokenProcessPool as error:
                 raise RunError(
                     f"{path}: a worker process died decoding this image or one near it. Next: give it more memory, or "
-                    "call again with --workers 1: the image at which that stops is the one to remove."
+                    "lorgnette data check with --workers 1: the image at which that stops is the one to remove."
                 ) from error
             self.decoded += is_new
             self._known[path] = facts
@@ -104,8 +115,11 @@ class ImageStore:
 
 
 @contextmanager
-def image_store(workers: int) -> Iterator[ImageStore]:
+def image_store(workers: int, alone: int = 0) -> Iterator[ImageStore]:
     """Open the cache and start the worker processes; with one worker, images are decoded in this process.
+
+    Args:
+        alone: images that this process decodes itself before it starts others, which takes them a second.
 
     Raises:
         InputError: if the cache cannot be used.
@@ -113,13 +127,24 @@ def image_store(workers: int) -> Iterator[ImageStore]:
     with image_cache(writable=True) as cache:
         # spawned, not forked: a process that has threads must not be forked
         pool = ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else None
-        store = ImageStore(cache, pool)
+        store = ImageStore(cache, pool, alone)
         try:
             yield store
         finally:
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
             store.write()
+
+
+def read_ahead(samples: Iterable[Sample | DataError], store: ImageStore) -> Iterator[Sample | DataError]:
+    """Yield samples a little later than they are read, so that their images are decoded meanwhile."""
+    rows = iter(samples)
+    waiting: list[Sample | DataError] = []
+    while batch := list(islice(rows, AHEAD)):
+        store.look_ahead(image for sample in batch if isinstance(sample, Sample) for image in sample.images)
+        yield from waiting
+        waiting = batch
+    yield from waiting
 
 
 def cores() -> int:
