@@ -3,13 +3,14 @@
 
     python bench/reading.py --rows 600000
 
-writes a file of so many rows (600,000 are 200 MB) with empty image files, starts a process that does what a stage does
+writes a file of so many rows (600,000 are 200 MB) about small pictures, starts a process that does what a stage does
 before step 1, twice, and prints seconds and the most memory each took beyond what the libraries take.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import random
@@ -20,6 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from lorgnette.data.image_store import cores, image_store, read_ahead
+from PIL import Image
 from rich.progress import Progress
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -38,8 +41,10 @@ def write_rows(folder: Path, rows: int, images: int) -> Path:
     """Write the data file and its images; every conversation is different."""
     pick = random.Random(0)
     (folder / "images").mkdir()
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "JPEG")
     for number in range(images):
-        (folder / "images" / f"{number:012}.jpg").touch()
+        (folder / "images" / f"{number:012}.jpg").write_bytes(picture.getvalue())
     file = folder / "train.json"
     with file.open("w", encoding="utf-8") as stream:
         stream.write("[")
@@ -74,8 +79,9 @@ def read(file: Path) -> None:
     encodings = Encodings(cache_file(renderer, str(file), "llava", None))
     known = encodings.known
     samples = read_samples(str(file), "llava", images=str(file.parent / "images"))
-    shown = Progress(disable=True).track(samples, total=None)
-    rendered, findings = render_all(shown, renderer, 0.0, encodings)
+    with image_store(cores(), alone=256) as store:
+        shown = Progress(disable=True).track(read_ahead(samples, store), total=None)
+        rendered, findings = render_all(shown, renderer, 0.0, encodings, store.require_image)
     rendering = time.perf_counter() - start
     dataset = RenderedDataset([(rendered, weighted(len(rendered), 1.0, 0))])
     content = dataset.content_hash()

@@ -95,6 +95,34 @@ def test_a_split_has_no_leaks(tmp_path: Path) -> None:
     assert "add up to 110" in str(call("split", file, "other", "--shares", "70/20/20", "--workers", "1")[1])
 
 
+def test_what_is_next_works_as_it_is_shown(tmp_path: Path) -> None:
+    file = good_rows(tmp_path / "d")
+    moved = file.rename(tmp_path / "moved.json")
+    output, error = call("check", moved, "--images", tmp_path / "d", "--workers", "1")
+    assert error is None, output
+    words = output.rpartition("Next: lorgnette data ")[2].split()
+    output, error = call(*words, "--workers", "1")
+    assert error is None, output
+
+
+def test_a_part_of_the_data_is_split(tmp_path: Path) -> None:
+    good_rows(tmp_path / "d")
+    images = [
+        {
+            "filename": f"pictures/{number}.png",
+            "imgid": number,
+            "split": "train" if number < 20 else "test",
+            "sentences": [{"raw": f"shape {number}"}, {"raw": "a shape"}],
+        }
+        for number in range(30)
+    ]
+    (tmp_path / "d" / "captions.json").write_text(json.dumps({"images": images}))
+    output, error = call("split", "d/captions.json", "out", "--split", "train", "--workers", "1")
+    assert error is None, output
+    assert "captions.json: 40 of 40 rows" in output
+    assert "no split 'dev'" in str(call("split", "d/captions.json", "no", "--split", "dev", "--workers", "1")[1])
+
+
 def test_options_of_files_and_of_recipes_are_told_apart(tmp_path: Path) -> None:
     file = good_rows(tmp_path / "d", 3)
     assert "is a recipe" in str(call("check", "recipe.yaml", "--format", "llava")[1])

@@ -183,6 +183,10 @@ def test_what_is_asked_for_must_be_there(tmp_path: Path) -> None:
         list(gqa_questions(f"{path}/x.json", "testdev", None))
     with pytest.raises(DataError, match="no such file"):
         list(gqa_questions(f"{path}/x.json", None, None))
-    (tmp_path / "testdev_balanced_instructions" / "testdev-00000-of-00002.parquet").unlink()
+    shard = tmp_path / "testdev_balanced_instructions" / "testdev-00000-of-00002.parquet"
+    with pytest.raises(DataError, match=r"questions without their images.*give the folder"):
+        list(gqa_questions(str(shard), "testdev", None))
+    assert len(list(gqa_questions(str(shard), "testdev", str(tmp_path)))) == 2
+    shard.unlink()
     with pytest.raises(DataError, match="1 of 2 shards are there"):
         list(gqa_questions(path, "testdev", None))

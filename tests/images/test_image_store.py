@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import wild_images as wild
 from lorgnette.errors import InputError, RowError, RunError
-from lorgnette.images.cache import KnownImages, image_cache
+from lorgnette.images.cache import image_cache
 from lorgnette.images.store import ImageStore, image_store
 
 
@@ -67,23 +69,39 @@ def test_images_are_known_by_content_and_noticed_when_they_change(folder: Path, 
     assert second["1.png"] == first["2.png"]
 
 
-def test_training_knows_what_a_check_has_found_and_no_more(folder: Path) -> None:
+def test_broken_images_are_refused_until_they_are_mended(folder: Path) -> None:
     def refused() -> tuple[list[str], int, int]:
         kinds = []
-        with image_cache(writable=False) as opened:
-            images = KnownImages(opened)
+        with image_store(1) as images:
             for name in ("0.png", "cut.jpg", "none.png", "cut.jpg"):
                 try:
                     images.require_image(str(folder / name))
                 except RowError as error:
                     kinds.append(error.kind)
-            return kinds, images.known, images.asked
+            return kinds, images.decoded, images.asked
 
-    assert refused() == (["image missing"], 0, 3)
-    look(folder)
     assert refused() == (["image truncated", "image missing", "image truncated"], 2, 3)
-    (folder / "cut.jpg").write_bytes((folder / "0.png").read_bytes())
+    assert refused() == (["image truncated", "image missing", "image truncated"], 0, 3)
+    (folder / "cut.jpg").write_bytes((folder / "1.png").read_bytes())
     assert refused() == (["image missing"], 1, 3)
+
+
+def test_the_first_images_are_decoded_in_this_process(folder: Path) -> None:
+    class CountingPool:
+        asked = 0
+
+        def submit(self, look: Callable[[Sequence[str]], Any], paths: Sequence[str]) -> Future:
+            self.asked += len(paths)
+            future: Future = Future()
+            future.set_result(look(paths))
+            return future
+
+    pool = CountingPool()
+    with image_cache(writable=True) as opened:
+        store = ImageStore(opened, pool, alone=3)  # type: ignore[arg-type]
+        for number in range(4):
+            store.facts(str(folder / f"{number}.png"))
+    assert (store.decoded, pool.asked) == (4, 1)
 
 
 def test_a_broken_cache_is_named(folder: Path, cache: Path) -> None:

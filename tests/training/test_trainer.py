@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+import wild_images as wild
 from lorgnette.data.dataset import RowCollator
 from lorgnette.errors import DataError, GradientError, NonFiniteLoss, RecipeError
 from lorgnette.models.assembly import assemble
@@ -228,6 +229,21 @@ def test_what_a_reader_mends_and_leaves_out_is_shown_and_kept(
     data = read_json(tmp_path / "finetune" / "stage.json")["data"]
     assert (data["mended"], data["left_out"]) == ({"image tag inserted": 3}, {f"left out: {pictures[3]}": 4})
     assert [note for note in data["notes"] if "limit 50" in note]
+
+
+def test_an_image_that_no_check_has_seen_is_opened_before_the_first_step(
+    llava: Llava, stage_of: StageOf, tmp_path: Path, data_file: Path
+) -> None:
+    wild.truncated_jpeg(tmp_path / "cut.jpg")
+    rows = json.loads(data_file.read_text())
+    rows[5]["image"] = str(tmp_path / "cut.jpg")
+    data_file.write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=r"row 5 \(id row-5\): .*cut\.jpg"):
+        train(stage_of({"max_steps": 1}), llava, tmp_path)
+    assert not (tmp_path / "finetune").exists()
+    _, shown = train(stage_of({"max_steps": 1}), llava, tmp_path, max_bad_share=0.1)
+    assert "15 of 16 samples" in shown
+    assert read_json(tmp_path / "finetune" / "stage.json")["data"]["dropped"] == {"image truncated": 1}
 
 
 def test_settings_that_transformers_refuses_are_recipe_errors(llava: Llava, stage_of: StageOf, tmp_path: Path) -> None:

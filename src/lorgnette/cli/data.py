@@ -34,7 +34,9 @@ RECIPES = (".yaml", ".yml")
 
 
 def check(
-    source: Annotated[str, typer.Argument(help="A recipe (.yaml), or a data file or folder.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(help="A recipe (.yaml), or a data file, folder or hub name.", show_default=False)
+    ],
     format: Format = None,
     split: Split = None,
     images: Images = None,
@@ -83,7 +85,7 @@ def check(
 
 
 def split(
-    sources: Annotated[list[str], typer.Argument(help="Data files or folders.", show_default=False)],
+    sources: Annotated[list[str], typer.Argument(help="Data files, folders or hub names.", show_default=False)],
     output: Annotated[Path, typer.Argument(help="The folder to write.", show_default=False)],
     shares: Annotated[str, typer.Option(help="TRAIN/VAL/TEST in percent; VAL may be 0.")] = "70/10/20",
     seed: Annotated[int, typer.Option(help="Another seed is another split.")] = 42,
@@ -92,6 +94,7 @@ def split(
         typer.Option(min=0, max=16, help="Keep images together that look alike: most differing bits of 64; try 4."),
     ] = None,
     format: Format = None,
+    part: Annotated[str | None, typer.Option("--split", help="Part of the data to split, where it has parts.")] = None,
     images: Images = None,
     options: Options = None,
     max_bad_share: Annotated[
@@ -109,7 +112,7 @@ def split(
 
     wanted = parse_shares(shares)
     require_free(output)
-    specs = [_spec(source, None, images, options) for source in sources]
+    specs = [_spec(source, part, images, options) for source in sources]
     parts = [_part(spec, "train", format, None, None) for spec in specs]
     with image_store(workers or cores()) as store:
         made = split_files(
@@ -205,7 +208,8 @@ def _check(
     stopped = [f"{found.part.name}, {found.part.path}: {found.stop}" for found in checked if found.stop]
     if stopped:
         raise DataError("\n".join(stopped))
-    step = f"lorgnette run {source}" if source.endswith(RECIPES) else f"lorgnette data split {source} splits"
+    images = f" --images {parts[0].images}" if parts[0].images is not None else ""
+    step = f"lorgnette run {source}" if source.endswith(RECIPES) else f"lorgnette data split {source} splits{images}"
     say(f"Next: {step}")
 
 

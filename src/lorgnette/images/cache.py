@@ -105,44 +105,6 @@ def remember(cache: sqlite3.Connection, found: Mapping[str, tuple[Mark, ImageFac
         )
 
 
-class KnownImages:
-    """What is known of images without opening them: that they are there, and what an earlier check has found.
-
-    Attributes:
-        known: how many of the images asked for were decoded by a check and have not changed since.
-    """
-
-    def __init__(self, cache: sqlite3.Connection) -> None:
-        self.known = 0
-        self._cache = cache
-        self._seen: dict[str, RowError | None] = {}
-
-    @property
-    def asked(self) -> int:
-        """Return how many distinct images were asked for."""
-        return len(self._seen)
-
-    def require_image(self, path: str) -> None:
-        """Refuse an image that is missing, or that is known to be broken.
-
-        Raises:
-            RowError: of the kind that a check gives it.
-        """
-        if path not in self._seen:
-            self._seen[path] = self._problem(path)
-        problem = self._seen[path]
-        if problem is not None:
-            raise problem
-
-    def _problem(self, path: str) -> RowError | None:
-        try:
-            facts = recall_file(self._cache, path, mark_of(path))
-        except RowError as error:
-            return error
-        self.known += facts is not None
-        return None if facts is None else refusal(path, facts)
-
-
 def refusal(path: str, facts: ImageFacts) -> RowError | None:
     """Return why an image cannot be used, as an error; None if it can."""
     return None if facts.problem is None else RowError(facts.problem[0], path[:200], facts.problem[1])

@@ -1,4 +1,4 @@
-"""Every image decoded once, by worker processes, while the rows that name it are read."""
+"""Every image decoded once, for check and training alike, by worker processes, while the rows that name it are read."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ BATCH = 16
 class ImageStore:
     """Facts of images by path, each found once. Made by `image_store`.
 
+    Args:
+        alone: images that are decoded in this process before the pool is used.
+
     Attributes:
         decoded: how many images were decoded, not remembered.
     """
 
-    def __init__(self, cache: sqlite3.Connection, pool: ProcessPoolExecutor | None) -> None:
+    def __init__(self, cache: sqlite3.Connection, pool: ProcessPoolExecutor | None, alone: int = 0) -> None:
         self.decoded = 0
+        self._alone = alone
         self._cache = cache
         self._pool = pool
         self._known: dict[str, ImageFacts] = {}
@@ -60,7 +64,9 @@ class ImageStore:
                 self._known[path] = facts
         for start in range(0, len(unknown), BATCH):
             batch = unknown[start : start + BATCH]
-            future = _done(batch) if self._pool is None else self._pool.submit(_look, batch)
+            pool = None if self._alone > 0 else self._pool
+            self._alone -= len(batch)
+            future = _done(batch) if pool is None else pool.submit(_look, batch)
             self._asked.update({path: (future, place) for place, path in enumerate(batch)})
 
     def facts(self, path: str) -> ImageFacts:
@@ -78,7 +84,7 @@ class ImageStore:
             except BrokenProcessPool as error:
                 raise RunError(
                     f"{path}: a worker process died decoding this image or one near it. Next: give it more memory, or "
-                    "call again with --workers 1: the image at which that stops is the one to remove."
+                    "lorgnette data check with --workers 1: the image at which that stops is the one to remove."
                 ) from error
             self.decoded += is_new
             self._known[path] = facts
@@ -104,8 +110,11 @@ class ImageStore:
 
 
 @contextmanager
-def image_store(workers: int) -> Iterator[ImageStore]:
+def image_store(workers: int, alone: int = 0) -> Iterator[ImageStore]:
     """Open the cache and start the worker processes; with one worker, images are decoded in this process.
+
+    Args:
+        alone: images that this process decodes itself before it starts others, which takes them a second.
 
     Raises:
         InputError: if the cache cannot be used.
@@ -113,7 +122,7 @@ def image_store(workers: int) -> Iterator[ImageStore]:
     with image_cache(writable=True) as cache:
         # spawned, not forked: a process that has threads must not be forked
         pool = ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else None
-        store = ImageStore(cache, pool)
+        store = ImageStore(cache, pool, alone)
         try:
             yield store
         finally:

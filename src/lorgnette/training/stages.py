@@ -63,7 +63,8 @@ def run_stage(
         DataError: if the data cannot be used.
         NonFiniteLoss, GradientError: if training fails; the last whole checkpoint stays.
     """
-    with progress_bar(console) as progress:
+    # what it opens and renders, the others find in the cache
+    with processes().main_process_first(), progress_bar(console) as progress:
         train, findings = render_sources(stage, stage.data, learner, seed, max_bad_share, progress)
         validation, validation_findings = render_sources(
             stage, stage.validation, learner, seed, max_bad_share, progress

@@ -12,12 +12,12 @@ import wild_images as wild
 from lorgnette.data.check.files import root_of
 from lorgnette.data.check.findings import Checked, Finding
 from lorgnette.data.check.sources import check_parts
-from lorgnette.data.dataset import render_all
+from lorgnette.data.dataset import Findings, RenderedSamples, render_all
 from lorgnette.data.parts import Part
 from lorgnette.data.readers import read_samples
+from lorgnette.data.reading_ahead import read_ahead
 from lorgnette.data.rendering import Renderer
 from lorgnette.errors import DataError
-from lorgnette.images.cache import KnownImages, image_cache
 from lorgnette.images.store import image_store
 from wild_rows import IMAGE_TOKENS, LONG, part, row, write_rows
 
@@ -36,6 +36,13 @@ DROPPED = {
 def check(*parts: Part, share: float = 1.0, fix: bool = False, workers: int = 1) -> list[Checked]:
     with image_store(workers) as store:
         return check_parts(parts, store, share, rows_below=root_of if fix else None)
+
+
+def train_on(file: Path, renderer: Renderer, share: float) -> tuple[RenderedSamples, Findings]:
+    """Read a file as a stage does."""
+    with image_store(1) as store:
+        samples = read_ahead(read_samples(str(file), "llava"), store)
+        return render_all(samples, renderer, share, None, store.require_image)
 
 
 def counts(checked: Checked, action: str) -> dict[str, int]:
@@ -72,10 +79,7 @@ def test_findings_point_to_their_first_rows(wild_file: Path, wild_rows: list[Any
 
 def test_training_drops_the_same_rows_for_the_same_reasons(wild_file: Path, renderer: Renderer) -> None:
     (found,) = check(part(wild_file, renderer=renderer))
-    with image_cache(writable=False) as opened:
-        rendered, findings = render_all(
-            read_samples(str(wild_file), "llava"), renderer, 1.0, None, KnownImages(opened).require_image
-        )
+    rendered, findings = train_on(wild_file, renderer, 1.0)
     assert dict(findings.dropped) == counts(found, "drop")
     assert (findings.read, findings.kept, len(rendered)) == (found.read, found.kept, found.kept)
     assert (findings.tokens, findings.supervised) == (found.tokens, found.supervised)
@@ -89,13 +93,11 @@ def test_too_many_bad_rows_stop_both(wild_file: Path, renderer: Renderer) -> Non
     bad = sum(DROPPED.values()) / 26
     for share in (bad + 0.001, bad - 0.001):
         (found,) = check(part(wild_file, renderer=renderer), share=share)
-        with image_cache(writable=False) as opened:
-            images = KnownImages(opened)
-            try:
-                render_all(read_samples(str(wild_file), "llava"), renderer, share, None, images.require_image)
-                stopped = False
-            except DataError:
-                stopped = True
+        try:
+            train_on(wild_file, renderer, share)
+            stopped = False
+        except DataError:
+            stopped = True
         assert stopped == (found.stop is not None) == (share < bad)
 
 

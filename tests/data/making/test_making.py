@@ -181,8 +181,11 @@ def test_held_out_pictures_are_never_asked_about(server: ChatServer, images: Pat
     assert made["pictures"]["held out"] == 1
     assert len(server.asks) == 2
     (test / "test.json").write_text(json.dumps([{"image": "y.png", "conversations": turns}]))
-    with pytest.raises(DataError, match="1 of its images are missing"):
+    with pytest.raises(DataError, match=r"1 of its images are neither beside it nor below .*y\.png"):
         find_pictures(images, 1024, [test / "test.json"])
+    # a split lies elsewhere, and its paths are relative to the pictures
+    (test / "test.json").write_text(json.dumps([{"image": "002.png", "conversations": turns}]))
+    assert find_pictures(images, 1024, [test / "test.json"]).held_out == ["002.png"]
     (test / "test.json").write_text(json.dumps([{"image": "x.png"}]))
     with pytest.raises(DataError, match="row 0"):
         find_pictures(images, 1024, [test / "test.json"])

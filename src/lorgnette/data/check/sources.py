@@ -18,15 +18,13 @@ from lorgnette.data.check.segments import unfinished_answers
 from lorgnette.data.check.twins import HeldOut, HeldOutPurpose, Seen, Twin
 from lorgnette.data.encodings import Encodings
 from lorgnette.data.parts import Part
+from lorgnette.data.reading_ahead import read_ahead
 from lorgnette.data.rendered import IGNORE_INDEX, Encoded
 from lorgnette.data.rules import bad_row, require_usable
 from lorgnette.data.sample import Sample
 from lorgnette.data.writing import llava_row, row_json
 from lorgnette.errors import DataError, LeftOut
 from lorgnette.images.store import ImageStore
-
-AHEAD = 256
-"""Rows read before they are rendered, so that their images are decoded meanwhile."""
 
 VARIANT_ROWS = 10_000
 """Rows whose way of writing is counted: a second reading, which large files are spared."""
@@ -75,22 +73,12 @@ def check_parts(
                 checked.root = rows_below(part)
             if part.variants is not None:
                 checked.variants.update(islice(part.variants(), VARIANT_ROWS))
-            for sample in _ahead(watch(part.read(), part), store):
+            for sample in read_ahead(watch(part.read(), part), store):
                 check.look(sample)
         except DataError as error:
             checked.failure = str(error)
         check.close()
     return [found[number] for number in range(len(parts))]
-
-
-def _ahead(samples: Iterator[Sample | DataError], store: ImageStore) -> Iterator[Sample | DataError]:
-    """Yield samples a little later than they are read, so that their images are decoded meanwhile."""
-    waiting: list[Sample | DataError] = []
-    while batch := list(islice(samples, AHEAD)):
-        store.look_ahead(image for sample in batch if isinstance(sample, Sample) for image in sample.images)
-        yield from waiting
-        waiting = batch
-    yield from waiting
 
 
 class _PartCheck:

@@ -55,8 +55,8 @@ def find_pictures(images: Path, side: int, held_out: Iterable[Path] = ()) -> Pic
     Raises:
         DataError: if there are none, or held-out data cannot be read.
     """
-    forbidden = {file_hash(file) for source in held_out for file in _held_out_files(source)}
     found = Pictures(images if images.is_dir() else images.parent)
+    forbidden = {file_hash(file) for source in held_out for file in _held_out_files(source, found.root)}
     files = _files(images)
     if not files:
         raise DataError(f"{images}: no pictures. Allowed: a folder with {', '.join(sorted(SUFFIXES))}, or one file.")
@@ -96,19 +96,24 @@ def _files(images: Path) -> list[Path]:
     return [file for file in among if file.suffix.lower() in SUFFIXES and file.is_file() and not file.is_symlink()]
 
 
-def _held_out_files(source: Path) -> list[Path]:
+def _held_out_files(source: Path, root: Path) -> list[Path]:
+    """List the pictures of a folder, or of a LLaVA file: beside it, else below the folder that is asked about."""
     if source.is_dir():
         return _files(source)
-    files = set()
-    for sample in read_samples(str(source), "llava"):
-        if isinstance(sample, DataError):
-            raise sample  # a leak check that leaves rows out is none
-        files |= {Path(image) for image in sample.images}
-    if missing := [file for file in files if not file.is_file()]:
-        raise DataError(
-            f"{source}: {len(missing)} of its images are missing, such as {missing[0]}. Next: put them beside the file."
-        )
-    return sorted(files)
+    missing = []
+    for folder in (source.parent, root):
+        files = set()
+        for sample in read_samples(str(source), "llava", images=str(folder)):
+            if isinstance(sample, DataError):
+                raise sample  # a leak check that leaves rows out is none
+            files |= {Path(image) for image in sample.images}
+        missing = [file for file in sorted(files) if not file.is_file()]
+        if not missing:
+            return sorted(files)
+    raise DataError(
+        f"{source}: {len(missing)} of its images are neither beside it nor below {root}, such as {missing[0]}. Next: "
+        "give the folder of its images instead."
+    )
 
 
 def _tokens(file: Path, side: int) -> int:

@@ -22,14 +22,15 @@ from lorgnette.data.readers.vqa import read_vqa, vqa_variants
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, LeftOut, LorgnetteError, nearest
 
+# those that ask for more of a row stand first: a row of MMBench is also a question with an image and an answer
 READERS: Mapping[str, Reader] = {
     "llava": read_llava,
     "instruct": read_instruct,
     "rs-instructions": read_rs_instructions,
-    "captions": read_captions,
-    "vqa": read_vqa,
-    "gqa": read_gqa,
     "mmbench": read_mmbench,
+    "gqa": read_gqa,
+    "vqa": read_vqa,
+    "captions": read_captions,
     "easy-vqa": without_options(read_easy_vqa),
     "easy-vqa-captions": without_options(read_easy_vqa_captions),
 }

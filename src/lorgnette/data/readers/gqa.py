@@ -79,6 +79,11 @@ def gqa_questions(
         return
     if base is None:
         raise DataError(f"{path}: GQA is read by split. Next: give `split`, such as train or testdev.")
+    if images is None and place.is_file():
+        raise DataError(
+            f"{path}: a file of questions without their images. Next: give the folder that holds {base}_instructions "
+            f"and {base}_images as `path`, or a folder of <imageId>.jpg as `images`."
+        )
     part = base.partition("_")[0]
     folder = image_folder(images, None if is_on_hub(path) else path, outside=outside)
     table = _ImageTable(path, part, f"{base}_images", folder)

@@ -65,7 +65,7 @@ SETS: Mapping[str, ImageSet] = {
     "UAV": ImageSet(
         folder="UAV/Train",
         words=frozenset({"uav"}),
-        fetch="its authors; the images are not public",
+        fetch="the images from its authors, they are not public",
     ),
     "UCM": ImageSet(
         folder="UCM",
