@@ -12,6 +12,7 @@ import typer
 from lorgnette.cli.terminal import console, settle
 from lorgnette.errors import InputError
 
+TASK_HELP = "easy-vqa, gqa, gqa-ru, mmbench, mmbench-ru, vqa, captions, instruct, or your own as package.module:Name."
 Images = Annotated[str | None, typer.Option(help="The folder of its images.", show_default=False)]
 TaskOption = Annotated[
     list[str] | None, typer.Option(help="What the task can be told.", metavar="NAME=VALUE", show_default=False)
@@ -20,8 +21,8 @@ Split = Annotated[str | None, typer.Option(help="Which part of it; the one that 
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A LLaVA: folder or hub name.", show_default=False)],
-    task: Annotated[str, typer.Option(help="The benchmark, or package.module:Name.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="A LLaVA or a T5: folder or hub name.", show_default=False)],
+    task: Annotated[str, typer.Option(help=TASK_HELP, show_default=False)],
     output: Annotated[
         Path | None, typer.Option(help="Result folder; results/MODEL/TASK if not given.", show_default=False)
     ] = None,
@@ -73,7 +74,7 @@ def evaluate(
 
 def score(
     predictions: Annotated[Path, typer.Argument(help="Answers of any tool, JSON or JSON lines.", show_default=False)],
-    task: Annotated[str, typer.Option(help="The benchmark, or package.module:Name.", show_default=False)],
+    task: Annotated[str, typer.Option(help=TASK_HELP, show_default=False)],
     references: Annotated[str, typer.Option(help="Its documents: file, folder or hub name.", show_default=False)],
     output: Annotated[
         Path | None, typer.Option(help="Result folder; results/PREDICTIONS/TASK if not given.", show_default=False)
@@ -144,11 +145,20 @@ def show_result(result: dict[str, Any]) -> None:
         indent = "" if name == main else "  "
         value = f"{part['score']:.3f} on {part['n']:,} documents (95 % interval {low:.3f} to {high:.3f})"
         console.print(f"{indent}{name} {value}", markup=False)
-    for kind, part in result["kinds"].items():
-        console.print(f"  {kind}: {part['score']:.3f} on {part['n']:,}", markup=False)
-    counts = {"unread": result["unread"], "stopped_by_length": result["stopped_by_length"]} | result["counts"]
-    for name, count in (counts | result["data"]["unusable"]).items():
+    for grouping, parts in {"kind": result["kinds"], **result["groups"]}.items():
+        if parts and grouping != "kind":
+            console.print(f"  by {grouping}", markup=False)
+        for name, part in parts.items():
+            console.print(f"  {name}: {part['score']:.3f} on {part['n']:,}", markup=False)
+    for name, share in (("unread", result["unread_share"]), ("stopped_by_length", result["stopped_by_length_share"])):
+        if result[name]:
+            console.print(f"  {name.replace('_', ' ')}: {result[name]:,} ({share:.1%})", markup=False)
+    for name, count in (result["counts"] | result["data"]["unusable"]).items():
         if count:
             console.print(f"  {name.replace('_', ' ')}: {count:,}", markup=False)
+    made_by = {**result["options"], **(result["decoding"] or {})}
+    told = ", ".join(f"{name} {value}" for name, value in made_by.items() if value is not None)
+    if told:
+        console.print(f"  with {told}", markup=False, soft_wrap=True)
     for warning in result["warnings"]:
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lorgnette.errors import RunError
 
 Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[float, float]
 
 
@@ -84,7 +85,9 @@ class Result(Strict):
     counts: dict[str, Count]
     warnings: list[str]
     stopped_by_length: Count
+    stopped_by_length_share: Share
     unread: Count
+    unread_share: Share
     options: dict[str, Any]
     prompt: str
     chat_template: str | None
