@@ -94,7 +94,7 @@ def check(recipe: Recipe) -> None:
         if stage.init_projector is not None:
             two_layers(read_projector(Path(stage.init_projector)))
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
-        read_documents(find_task(spec.name, spec.task_options()), spec.split)
+        read_documents(find_task(spec.name, spec.task_options()), spec.split, spec.limit)
 
 
 def keep_recipe(recipe: Recipe, output: Path) -> None:

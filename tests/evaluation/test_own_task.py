@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,24 @@ def test_too_many_rows_that_cannot_be_used_are_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(Several, "documents", lambda *_: rows)
     with pytest.raises(DataError, match=r"1 of 2 rows cannot be used, the first: row 1: it is empty"):
         read_documents(Several(), None)
+
+
+def test_a_limit_reads_no_more_than_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bad row among the first is not yet too many: rows are read until its share is known to be small."""
+
+    def endless(bad: int):
+        for number in count():
+            yield (
+                RowError("no answer", f"row {number}", "it is empty.")
+                if number == bad
+                else Document(str(number), (), "Who?", "a")
+            )
+
+    monkeypatch.setattr(Several, "documents", lambda *_: endless(-1))
+    assert [d.id for d in read_documents(Several(), None, 3)[0]] == ["0", "1", "2"]
+    monkeypatch.setattr(Several, "documents", lambda *_: endless(1))
+    documents, unusable = read_documents(Several(), None, 3)
+    assert ([d.id for d in documents], unusable) == (["0", "2", "3"], {"no answer": 1})
 
 
 @pytest.mark.parametrize(

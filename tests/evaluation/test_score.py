@@ -99,6 +99,37 @@ def test_references_may_be_a_plain_table(
     assert result["kinds"] == {"color": {"n": 1, "score": 0.0}}
 
 
+def test_a_split_that_the_references_do_not_have_is_refused(
+    rsicd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("list.json").write_text(json.dumps(SHAPES["list.json"]))
+    assert score(monkeypatch, "list.json", "--task", "captions", "--references", rsicd, "--split", "tets") == 2
+    assert "Did you mean 'test'" in capsys.readouterr().err
+    Path("plain.json").write_text(json.dumps(ANSWERS))
+    assert score(monkeypatch, "list.json", "--task", "gqa-ru", "--references", "plain.json", "--split", "train") == 2
+    assert "has no splits" in " ".join(capsys.readouterr().err.split())
+    assert not list(Path("results").rglob("*.json"))
+
+
+def test_what_is_shown_of_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How it was asked and read, groups, shares, and what is wrong on purpose."""
+    monkeypatch.chdir(tmp_path)
+    rows = [sets.mmbench_row(n, "A", ["да", "нет", None, None], sets.struct(n)) for n in (1, 2, 3, 4)]
+    sets.write_parquet(Path("dev.parquet"), rows)
+    Path("mine.json").write_text(json.dumps({"1": "A", "2": "В", "3": "B.", "4": "A"}))
+    assert score(monkeypatch, "mine.json", "--task", "mmbench-ru", "--references", "dev.parquet") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "by l2-category finegrained_perception: 0.500 on 4 unread: 1 (25.0%)" in shown
+    assert "with path dev.parquet, preset lmms-eval, protocol generate, letters ABCDE, homoglyphs keep" in shown
+    Path("held_out.json").write_text(json.dumps([{"instruction": "Кто?", "output": "Кот", "id": 1}]))
+    Path("said.json").write_text(json.dumps({"1": "Кот"}))
+    words = ("said.json", "--task", "instruct", "--references", "held_out.json", "--option", "format=instruct")
+    assert score(monkeypatch, *words, "--option", "legacy=true") == 0
+    assert "warning: legacy_rouge1, legacy_rouge2, legacy_rougeL: WRONG" in capsys.readouterr().out
+
+
 def test_named_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     Path("test.json").write_text(json.dumps({"1": "да", "2": "нет"}))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import small_sets as sets
+from lorgnette.cli.results import TASK_HELP
 from lorgnette.errors import DataError
 from lorgnette.evaluation.asking import fill
 from lorgnette.evaluation.results import prediction, summarise
@@ -32,6 +33,7 @@ def test_the_table_of_tasks() -> None:
     assert list(TASKS) == ["easy-vqa", "gqa", "gqa-ru", "mmbench", "mmbench-ru", "vqa", "captions", "instruct"]
     page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     for name in TASKS:
+        assert name in TASK_HELP.replace(",", "").split()
         task = find_task(name)
         assert f"| `{name}` |" in page
         presets = vars(type(task)).get("presets", {})
@@ -73,7 +75,8 @@ def test_gqa_ru_from_a_folder_of_parquet(tmp_path: Path) -> None:
     assert Path(documents[0].images[0]).is_file()
     result = summary(task, documents, ["Красная.", "Нет!", ""])
     assert values(result) == pytest.approx({"exact_match": 1 / 3, "exact_match_lemma": 2 / 3})
-    assert result["unread"] == 1
+    assert (result["unread"], result["unread_share"]) == (1, pytest.approx(1 / 3))
+    assert (result["stopped_by_length"], result["stopped_by_length_share"]) == (0, 0.0)
     assert "pymorphy3" in result["scores"]["exact_match_lemma"]["note"]
 
 
@@ -190,6 +193,30 @@ def test_captions_with_several_references(tmp_path: Path) -> None:
     assert result["warnings"] == []
 
 
+def test_captions_of_a_folder_and_of_a_table(tmp_path: Path) -> None:
+    karpathy(tmp_path)
+    ids = ["0", "1", "2"]
+    assert [d.id for d in read_documents(find_task("captions", {"path": str(tmp_path)}), None)[0]] == ids
+    table = tmp_path / "parquet"
+    rows = [{"imgid": name, "captions": ["a", "b"], "image": sets.struct(1)} for name in ids]
+    sets.write_parquet(table / "data" / "test-00000-of-00001.parquet", rows)
+    sets.write_parquet(table / "data" / "train-00000-of-00001.parquet", rows[:1])
+    for path in (table, table / "data" / "test-00000-of-00001.parquet"):
+        assert [d.id for d in read_documents(find_task("captions", {"path": str(path)}), None)[0]] == ids
+    assert len(read_documents(find_task("captions", {"path": str(table)}), "train")[0]) == 1
+    with pytest.raises(DataError, match="no data file with 'val' in its name"):
+        read_documents(find_task("captions", {"path": str(table)}), "val")
+
+
+def test_easy_vqa_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "questions.json").write_text(json.dumps([["what color is the shape?", "red", 0]]))
+    documents, _ = read_documents(find_task("easy-vqa", {"path": str(tmp_path)}), None)
+    assert [(d.reference, d.kind, d.images) for d in documents] == [
+        ("red", "color", (str(tmp_path / "test" / "images" / "0.png"),))
+    ]
+
+
 def test_one_image_has_no_cider(tmp_path: Path) -> None:
     task = find_task("captions", {"path": karpathy(tmp_path, 1)})
     documents, _ = read_documents(task, None)
@@ -221,6 +248,8 @@ def test_instructions_in_russian(tmp_path: Path) -> None:
     assert found["sacrebleu"] == pytest.approx(100.0)
     assert found["chrf"] == pytest.approx(100.0)
     assert result["scores"]["legacy_rougeL"]["note"].startswith("WRONG")
+    (warning,) = result["warnings"]
+    assert warning.startswith("legacy_rouge1, legacy_rouge2, legacy_rougeL: WRONG on anything but ASCII")
     assert "nrefs:1|case:mixed" in result["scores"]["sacrebleu"]["note"]
 
 

@@ -22,6 +22,13 @@ REFERENCES = [
 RUSSIAN = ["Кот сидит на столе.", "Собака бежит по «улице», и лает!", "Да", ""]
 RUSSIAN_REFERENCES = [["Кот сидит на стуле."], ["Собака бежала по улице и лаяла."], ["Нет"], ["Это красная машина."]]
 
+GUIDE = "It is a guide to action which ensures that the military always obeys the commands of the party"
+GUIDE_REFERENCES = [
+    "It is a guide to action that ensures that the military will forever heed Party commands",
+    "It is the guiding principle which guarantees the military forces always being under the command of the Party",
+    "It is the practical guide for the army always to heed the directions of the party",
+]
+
 
 def corpus(name: str, parts_of, said, references) -> float:
     return AGGREGATES[name]([parts_of(*pair) for pair in zip(said, references, strict=True)])
@@ -56,6 +63,27 @@ def test_russian_equals_sacrebleu() -> None:
     assert ours > 5
     ours = corpus("chrf", text.chrf_parts, RUSSIAN, RUSSIAN_REFERENCES)
     assert ours == pytest.approx(sacrebleu.corpus_chrf(RUSSIAN, streams).score, **EXACT)
+
+
+def test_the_russian_vectors_of_sacrebleu(vectors) -> None:
+    """One word of five differs; with a second sentence, of which 6, 4, 3 and 2 n-grams match. BLEU sees no more."""
+    given = vectors("text")
+    one, said = "Кот лежит на столе.", ["Кот лежит на столе.", "Собака весело бежит по нашей улице."]
+    references = [["Кот сидит на столе."], ["Собака быстро бежит по нашей улице."]]
+    alone = corpus("sacrebleu", text.sacrebleu_parts, [one], references[:1])
+    assert alone == pytest.approx(given["ru_sent_bleu_default_exp"], **EXACT)
+    for expected in given["ru_sacrebleu"]:
+        assert corpus("sacrebleu", text.sacrebleu_parts, said, references) == pytest.approx(expected, **EXACT)
+
+
+def test_corpus_bleu_of_nltks_example(vectors) -> None:
+    """Three references and one, as in the documentation of NLTK's corpus_bleu, which gives the same where all match."""
+    given = vectors("text")
+    said = [GUIDE, "he read the book because he was interested in world history"]
+    references = [GUIDE_REFERENCES, ["he was interested in world history because he read the book"]]
+    made = corpus("sacrebleu", text.sacrebleu_parts, said, references)
+    assert made == pytest.approx(given["sacrebleu_corpus_same"][0], **EXACT)
+    assert made / 100 == pytest.approx(given["nltk_corpus_bleu"], **EXACT)
 
 
 @pytest.mark.slow
@@ -98,19 +126,20 @@ def meteor(said: str, reference: str, stemmer: str) -> float:
 
 def test_meteor_equals_nltk(vectors) -> None:
     given = vectors("text")
-    guide = "It is a guide to action which ensures that the military always obeys the commands of the party"
-    references = [
-        "It is a guide to action that ensures that the military will forever heed Party commands",
-        "It is the guiding principle which guarantees the military forces always being under the command of the Party",
-        "It is the practical guide for the army always to heed the directions of the party",
-    ]
-    several = text.meteor(guide.split(), [reference.split() for reference in references], "porter", None)
-    assert several == pytest.approx(given["meteor_hyp1_no_wordnet"], **EXACT)
+    references = [reference.split() for reference in GUIDE_REFERENCES]
+    for name in ("meteor_hyp1", "meteor_hyp1_no_wordnet"):
+        assert text.meteor(GUIDE.split(), references, "porter", None) == pytest.approx(given[name], **EXACT)
+    assert text.meteor(GUIDE.split(), references[:1], "porter", None) == pytest.approx(given["single"], **EXACT)
+    other = "It is to insure the troops forever hearing the activity guidebook that party direct"
+    assert text.meteor(other.split(), references, "porter", None) == pytest.approx(given["meteor_hyp2"], **EXACT)
     cat = "the cat sat on the mat"
     assert meteor("the cat was sat on the mat", cat, "porter") == pytest.approx(given["cat"], **EXACT)
     assert meteor(cat, cat, "porter") == pytest.approx(given["identical"], **EXACT)
     russian = "кот сидит на столе"
     assert meteor(russian, russian, "russian") == pytest.approx(given["ru_identical"], **EXACT)
+    inflected = "коты сидят на столах"
+    assert meteor(inflected, russian, "porter") == pytest.approx(given["ru_inflected"], **EXACT)
+    assert meteor(inflected, russian, "russian") == pytest.approx(given["ru_inflected_snowball"], **EXACT)
 
 
 def test_meteor_knows_the_stems_of_its_language() -> None:

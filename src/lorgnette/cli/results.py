@@ -11,6 +11,7 @@ import typer
 
 from lorgnette.cli.terminal import console, named_values, say, settle
 
+TASK_HELP = "easy-vqa, gqa, gqa-ru, mmbench, mmbench-ru, vqa, captions, instruct, or your own as package.module:Name."
 Images = Annotated[str | None, typer.Option(help="The folder of its images.", show_default=False)]
 TaskOption = Annotated[
     list[str] | None, typer.Option(help="What the task can be told.", metavar="NAME=VALUE", show_default=False)
@@ -19,8 +20,8 @@ Split = Annotated[str | None, typer.Option(help="Which part of it; the one that 
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A LLaVA: folder or hub name.", show_default=False)],
-    task: Annotated[str, typer.Option(help="The benchmark, or package.module:Name.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="A LLaVA or a T5: folder or hub name.", show_default=False)],
+    task: Annotated[str, typer.Option(help=TASK_HELP, show_default=False)],
     output: Annotated[
         Path | None, typer.Option(help="Result folder; results/MODEL/TASK if not given.", show_default=False)
     ] = None,
@@ -70,7 +71,7 @@ def evaluate(
 
 def score(
     predictions: Annotated[Path, typer.Argument(help="Answers of any tool, JSON or JSON lines.", show_default=False)],
-    task: Annotated[str, typer.Option(help="The benchmark, or package.module:Name.", show_default=False)],
+    task: Annotated[str, typer.Option(help=TASK_HELP, show_default=False)],
     references: Annotated[str, typer.Option(help="Its documents: file, folder or hub name.", show_default=False)],
     output: Annotated[
         Path | None, typer.Option(help="Result folder; results/PREDICTIONS/TASK if not given.", show_default=False)
@@ -134,11 +135,20 @@ def show_result(result: dict[str, Any]) -> None:
         indent = "" if name == main else "  "
         value = f"{part['score']:.3f} on {part['n']:,} documents (95 % interval {low:.3f} to {high:.3f})"
         say(f"{indent}{name} {value}")
-    for kind, part in result["kinds"].items():
-        say(f"  {kind}: {part['score']:.3f} on {part['n']:,}")
-    counts = {"unread": result["unread"], "stopped_by_length": result["stopped_by_length"]} | result["counts"]
-    for name, count in (counts | result["data"]["unusable"]).items():
+    for grouping, parts in {"kind": result["kinds"], **result["groups"]}.items():
+        if parts and grouping != "kind":
+            say(f"  by {grouping}")
+        for name, part in parts.items():
+            say(f"  {name}: {part['score']:.3f} on {part['n']:,}")
+    for name, share in (("unread", result["unread_share"]), ("stopped_by_length", result["stopped_by_length_share"])):
+        if result[name]:
+            say(f"  {name.replace('_', ' ')}: {result[name]:,} ({share:.1%})")
+    for name, count in (result["counts"] | result["data"]["unusable"]).items():
         if count:
             say(f"  {name.replace('_', ' ')}: {count:,}")
+    made_by = {**result["options"], **(result["decoding"] or {})}
+    told = ", ".join(f"{name} {value}" for name, value in made_by.items() if value is not None)
+    if told:
+        say(f"  with {told}")
     for warning in result["warnings"]:
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)

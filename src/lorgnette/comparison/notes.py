@@ -78,8 +78,9 @@ def _few(numbers: TaskComparison) -> Iterator[str]:
 def _conditions(before: Result, after: Result) -> Iterator[str]:
     """Name what else differs but says nothing about the documents: batch size, template, limits."""
     compared_already = ("task", "metric", "prompt", "options", "decoding", "data")
-    measured = ("n", "score", "stderr", "interval", "kinds", "groups", "scores", "counts", "warnings", "unread")
-    left_out = (*compared_already, *measured, "stopped_by_length", *OF_THE_MODEL)
+    measured = ("n", "score", "stderr", "interval", "kinds", "groups", "scores", "counts", "warnings")
+    counted = ("unread", "unread_share", "stopped_by_length", "stopped_by_length_share")
+    left_out = (*compared_already, *measured, *counted, *OF_THE_MODEL)
     first, second = (
         dict(flat({name: value for name, value in result.summary.items() if name not in left_out}))
         for result in (before, after)

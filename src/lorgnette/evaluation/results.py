@@ -97,6 +97,8 @@ def summarise(metric: str, predictions: Sequence[Mapping[str, Any]], scored: Sco
     """
     scores = _scores(predictions, scored.notes)
     groupings = dict.fromkeys(name for row in predictions for name in row["groups"])
+    cut = sum(row["stopped_by"] == "length" for row in predictions)
+    unread = sum(not row["read"] for row in predictions)
     return {
         "metric": metric,
         "n": len(predictions),
@@ -106,8 +108,10 @@ def summarise(metric: str, predictions: Sequence[Mapping[str, Any]], scored: Sco
         "scores": scores,
         "counts": dict(scored.counts),
         "warnings": list(scored.warnings),
-        "stopped_by_length": sum(row["stopped_by"] == "length" for row in predictions),
-        "unread": sum(not row["read"] for row in predictions),
+        "stopped_by_length": cut,
+        "stopped_by_length_share": cut / len(predictions),
+        "unread": unread,
+        "unread_share": unread / len(predictions),
     }
 
 

@@ -11,6 +11,7 @@ from lorgnette.errors import RunError
 PREDICTIONS, RESULT = "predictions.jsonl", "result.json"
 
 Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[float, float]
 
 
@@ -86,7 +87,9 @@ class Result(Strict):
     counts: dict[str, Count]
     warnings: list[str]
     stopped_by_length: Count
+    stopped_by_length_share: Share
     unread: Count
+    unread_share: Share
     options: dict[str, Any]
     prompt: str
     chat_template: str | None

@@ -74,6 +74,8 @@ def _documents(
     try:
         return read_documents(task, split, limit)
     except DataError as error:
+        if split is not None:  # a plain table has no splits, and reading another would go unseen
+            raise
         try:
             documents = read_references(references)[:limit]
         except DataError:

@@ -1,6 +1,6 @@
 """Images with captions: COCO, Karpathy's layout (RSICD, UCM, Sydney), NWPU-Captions, LLaVA-CC3M-Pretrain-595K.
 
-All four are JSON files and are told apart by what is in them:
+All four are JSON files and are told apart by what is in them; tables, a JSON list among them, are in `caption_tables`:
 
 | set | content of the file | images are looked up in |
 |---|---|---|
@@ -20,40 +20,24 @@ from typing import Any
 
 from pydantic import field_validator
 
+from lorgnette.data.readers.caption_tables import (
+    CaptionedImage,
+    captions_of_table,
+    captions_source,
+    is_table,
+    rows_of_split,
+)
 from lorgnette.data.readers.cells import checked_text, is_blank, optional_text, required_text
 from lorgnette.data.readers.image_lookup import CocoFolder, ImageFolder, image_folder
 from lorgnette.data.readers.json_rows import json_rows
-from lorgnette.data.readers.source import ReaderOptions, SourceSpec, read_options
+from lorgnette.data.readers.source import ReaderOptions, SourceSpec, folder_of_images, read_options
 from lorgnette.data.readers.tables import Row, holds_list, object_rows, read_json, records_of
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
-from lorgnette.errors import DataError, RowError, nearest
+from lorgnette.errors import DataError, RowError
 
 CC3M = "chat.json of LLaVA-CC3M"
 PROMPT = "Describe the image."
 """What a sample asks where the set has no question of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionedImage:
-    """One image and all that is said about it.
-
-    Attributes:
-        references: the captions in the file's order; a caption that the set repeats (RSICD does, to have five) is
-            repeated here.
-        prompt: the question of the set with its image tag (CC3M has one), else "".
-        split: "train", "val", "test"... where the file has splits, else "".
-        category: the scene class where the set has one (NWPU), else "".
-        mended: what was put right to find the image.
-    """
-
-    id: str
-    image: str
-    references: tuple[str, ...]
-    prompt: str
-    split: str
-    category: str
-    origin: Origin
-    mended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,38 +68,38 @@ class CaptionOptions(ReaderOptions):
 
 
 def captioned_images(
-    path: str, split: str | None, images: str | None, *, outside: bool = False
+    path: str, split: str | None, images: str | None, *, outside: bool = False, config: str | None = None
 ) -> Iterator[CaptionedImage | RowError]:
     """Yield the images of a split with their captions, in the file's order.
 
     A caption that cannot be used is an error of its own; the image keeps the others. An image with none is an error.
 
     Args:
-        path: the JSON file.
-        split: "train", "val", "test", "restval" as the rows say; null: all rows.
+        path: the JSON file, a folder with one, a table, a folder of tables, or the name of a data set on the hub.
+        split: "train", "val", "test", "restval" as the rows say, or which file of a folder, which part of a hub's set;
+            null: all rows.
         images: the folder of the images, `coco` or `coco:FOLDER`; null: see above.
         outside: image paths may lead out of that folder.
+        config: the configuration of a data set on the hub that has several.
 
     Raises:
         DataError: if the file cannot be read, is of no layout, or has no such split.
+        MissingExtra: if it needs a library that is not installed.
     """
+    path = captions_source(path, split)
+    if _is_table(path):
+        folder = folder_of_images(SourceSpec(path, images=images), outside=outside)
+        part = None if Path(path).is_file() else split
+        yield from rows_of_split(captions_of_table(path, part, folder, config), split, path)
+        return
     file = Path(path)
     layout, drafts = _layout(file)
     folder = image_folder(images, str(file.parent / "images_dl" if layout == CC3M else file.parent), outside=outside)
-    splits: dict[str, int] = {}
-    for draft in drafts:
+    for draft in rows_of_split(drafts, split, path):
         if isinstance(draft, RowError):
             yield draft
-            continue
-        splits[draft.split] = splits.get(draft.split, 0) + 1
-        if split is None or draft.split == split:
+        else:
             yield from _checked(draft, Origin(path, draft.row), folder)
-    if split is not None and split not in splits:
-        found = ", ".join(sorted(filter(None, splits)))
-        raise DataError(
-            f"{path}: there is no split '{split}'. The file has: {found or 'no splits; leave `split` out'}."
-            f"{nearest(split, splits)}"
-        )
 
 
 def read_captions(spec: SourceSpec) -> Iterator[Sample | DataError]:
@@ -127,9 +111,10 @@ def read_captions(spec: SourceSpec) -> Iterator[Sample | DataError]:
         DataError: as `captioned_images`, or if an option is wrong.
     """
     options = read_options(CaptionOptions, spec)
-    if options.config is not None:
+    outside, config = options.outside_images, options.config
+    if config is not None and not _is_table(spec.path):
         raise DataError(f"{spec.path}: options: captions are read from a file. Next: leave `config` out.")
-    for row in captioned_images(spec.path, spec.split, spec.images, outside=options.outside_images):
+    for row in captioned_images(spec.path, spec.split, spec.images, outside=outside, config=config):
         if isinstance(row, RowError):
             yield row
             continue
@@ -146,8 +131,22 @@ def captions_variants(spec: SourceSpec) -> Iterator[str]:
     Raises:
         DataError: as `captioned_images`.
     """
-    layout, drafts = _layout(Path(spec.path))
+    path = captions_source(spec.path, spec.split)
+    if _is_table(path):
+        yield from ("a table" for _ in captioned_images(path, spec.split, spec.images))
+        return
+    layout, drafts = _layout(Path(path))
     yield from (layout for _ in drafts)
+
+
+def _is_table(path: str) -> bool:
+    """Tell whether captions come as rows of a table; a JSON list is one unless its rows are conversations."""
+    if is_table(path):
+        return True
+    if not holds_list(Path(path)):
+        return False
+    first = next(json_rows(Path(path)), None)
+    return isinstance(first, dict) and "conversations" not in first
 
 
 def _checked(draft: _Draft, origin: Origin, folder: ImageFolder | CocoFolder) -> Iterator[CaptionedImage | RowError]:

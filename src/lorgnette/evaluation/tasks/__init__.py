@@ -51,28 +51,36 @@ def options_of(task: Task) -> dict[str, Any]:
 
 
 def read_documents(task: Task, split: str | None, limit: int | None = None) -> tuple[list[Document], dict[str, int]]:
-    """Read a task's documents, its own split where none is given.
+    """Read a task's documents, its own split where none is given, and no more rows than `limit` documents need.
 
     Returns:
-        the documents, and how many rows could not be used, by reason.
+        the documents, and how many of the rows read could not be used, by reason.
 
     Raises:
         DataError: if they cannot be read, are no documents, share an id, or too many rows cannot be used.
     """
+    read, bad = 0, 0
+    documents: list[Document] = []
+    errors: list[DataError] = []
     try:
-        given = list(task.documents(split or task.split))
+        for read, row in enumerate(task.documents(split or task.split), start=1):
+            if isinstance(row, DataError):
+                errors.append(row)
+                bad += not isinstance(row, LeftOut)
+            elif limit is None or len(documents) < limit:
+                documents.append(row)
+            if len(documents) == limit and bad <= MAX_BAD_SHARE * read:
+                break  # a set on the hub may have gigabytes more
     except LorgnetteError:
         raise
     except Exception as error:  # a task is the user's own code
         raise DataError(f"task {task.name}: documents() raised {error!r}. Next: see docs/own-task.md.") from error
-    errors = [row for row in given if isinstance(row, DataError)]
-    bad = [row for row in errors if not isinstance(row, LeftOut)]
-    if len(bad) > MAX_BAD_SHARE * len(given):
+    if bad > MAX_BAD_SHARE * read:
+        first = next(row for row in errors if not isinstance(row, LeftOut))
         raise DataError(
-            f"task {task.name}: {len(bad):,} of {len(given):,} rows cannot be used, the first: {bad[0]} "
+            f"task {task.name}: {bad:,} of {read:,} rows cannot be used, the first: {first} "
             f"Allowed: {MAX_BAD_SHARE:.0%}."
         )
-    documents = [row for row in given if not isinstance(row, DataError)][:limit]
     if not documents:
         raise DataError(f"task {task.name}: there are no documents. Next: check split and limit.")
     for number, document in enumerate(documents):

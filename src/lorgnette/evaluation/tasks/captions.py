@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from lorgnette.data.readers.captions import PROMPT, CaptionedImage, captioned_images
+from lorgnette.data.readers.caption_tables import CaptionedImage, captions_source
+from lorgnette.data.readers.captions import PROMPT, captioned_images
 from lorgnette.data.sample import IMAGE_TAG
-from lorgnette.errors import DataError, nearest
+from lorgnette.errors import DataError, RowError
 from lorgnette.evaluation.metrics import coco_captions, ptb, text
 from lorgnette.evaluation.metrics.cider import cider
 from lorgnette.evaluation.metrics.coco_java import meteor_statistics
@@ -41,24 +43,25 @@ class Captions:
     wordnet: bool = False
 
     def documents(self, split: str) -> Iterator[Document | DataError]:
-        """Read the images of a split; a file that has no splits is read whole.
+        """Read the images of a split of a file, a folder or a set of the hub; a file without splits is read whole.
 
         Raises:
-            DataError: if the file cannot be read, or has no such split.
+            DataError: if they cannot be read, or have no such split.
         """
         path = required_path(self.path, self.name, "a file of captions")
-        rows = list(captioned_images(path, None, self.images))
-        splits = {row.split for row in rows if isinstance(row, CaptionedImage)}
-        whole = split == self.split and splits <= {""}
-        if not whole and split not in splits:
-            has = ", ".join(sorted(filter(None, splits))) or "no splits; leave `split` out"
-            raise DataError(f"{path}: there is no split '{split}'. The file has: {has}.{nearest(split, splits)}")
-        for row in rows:
+        for row in self._rows(captions_source(path, split), split):
             if isinstance(row, DataError):
                 yield row
-            elif whole or row.split == split:
+            else:
                 question = row.prompt.replace(IMAGE_TAG, "").strip() or PROMPT
                 yield Document(row.id, (row.image,), question, row.references, row.category or None)
+
+    def _rows(self, source: str, split: str) -> Iterable[CaptionedImage | RowError]:
+        if split == self.split and Path(source).is_file():
+            rows = list(captioned_images(source, None, self.images))
+            if not any(row.split for row in rows if isinstance(row, CaptionedImage)):
+                return rows
+        return captioned_images(source, split, self.images)
 
     def score_all(self, documents: Sequence[Document], answers: Sequence[str]) -> Scored:
         """Tokenise captions and references alike and score them together: CIDEr needs the words of the whole set."""

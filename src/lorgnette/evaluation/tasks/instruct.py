@@ -66,7 +66,9 @@ class Instruct:
     def score_all(self, documents: Sequence[Document], answers: Sequence[str]) -> Scored:
         """Score every answer, and keep what corpus BLEU and chrF need of it."""
         rows = [self._row(*pair) for pair in zip(documents, answers, strict=True)]
-        return Scored(rows, notes=self._notes(documents))
+        names = ", ".join(f"legacy_{name}" for name in text.ROUGE)
+        warnings = [f"{names}: {text.LEGACY_NOTE}"] if self.legacy else []
+        return Scored(rows, notes=self._notes(documents), warnings=warnings)
 
     def _row(self, document: Document, answer: str) -> Score:
         references = document.references
