@@ -120,7 +120,8 @@ def test_a_part_of_the_data_is_split(tmp_path: Path) -> None:
     output, error = call("split", "d/captions.json", "out", "--split", "train", "--workers", "1")
     assert error is None, output
     assert "captions.json: 40 of 40 rows" in output
-    assert "no split 'dev'" in str(call("split", "d/captions.json", "no", "--split", "dev", "--workers", "1")[1])
+    words = ("split", "d/captions.json", "no", "--format", "captions", "--split", "dev", "--workers", "1")
+    assert "no split 'dev'" in str(call(*words)[1])
 
 
 def test_options_of_files_and_of_recipes_are_told_apart(tmp_path: Path) -> None:
