@@ -188,6 +188,14 @@ def test_the_hub_is_streamed_without_decoding(tmp_path: Path, card: str) -> None
         list(hub_rows(name, "dev", COLUMNS, "pictures"))
 
 
+def test_a_set_of_json_is_streamed_from_the_hub(tmp_path: Path) -> None:
+    """deepvk/LLaVA-Instruct-ru is one: nothing says beforehand what its columns hold."""
+    rows = [{"id": str(number), "conversations": [{"from": "human", "value": "Что это?"}]} for number in range(3)]
+    (tmp_path / "train.json").write_text(json.dumps(rows, ensure_ascii=False))
+    found = list(hub_rows(str(tmp_path), "train", Columns(("id", "conversations"))))
+    assert [row for _, row in found] == rows
+
+
 def test_a_library_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "x.parquet")
     for name, path in (("pyarrow", str(tmp_path / "x.parquet")), ("datasets", "deepvk/GQA-ru")):

@@ -72,7 +72,7 @@ def test_rows_hold_what_made_them(ask, tmp_path: Path) -> None:
     assert rows[0]["prompt"] == "A. кошка 1\nB. собака 1\nКто на картинке??"
     assert list(rows[0]) == [
         *("id", "kind", "groups", "image", "question", "prompt", "reference", "answer", "raw", "read", "score"),
-        *("scores", "parts", "seconds", "stopped_by"),
+        *("scores", "seconds", "stopped_by"),
     ]
     assert all(row["seconds"] > 0 for row in rows)
     assert read_json(tmp_path / "result" / "result.json") == result

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from scipy.stats import binomtest
 
 import small_sets as sets
 from lorgnette.cli.results import TASK_HELP
@@ -98,6 +99,9 @@ def test_mmbench_ru_rows_groups_and_what_is_unread(tmp_path: Path) -> None:
     assert documents[0].choices == {"A": "кошка", "B": "собака"}
     result = summary(task, documents, ["A", "Ответ: B", "коза", "В"])  # the last one is Cyrillic
     assert values(result) == {"accuracy": 0.75, "circular_accuracy": 0.5}
+    assert [result["scores"][name]["n"] for name in ("accuracy", "circular_accuracy")] == [4, 2]  # rows, questions
+    low, high = result["scores"]["circular_accuracy"]["interval"]
+    assert (low, high) == pytest.approx(tuple(binomtest(1, 2).proportion_ci(method="wilson")))
     assert result["unread"] == 1
     assert result["counts"] == {
         "circular_groups": 2,
@@ -263,6 +267,15 @@ def test_conversations_about_one_image_share_its_id(tmp_path: Path) -> None:
         ("7", "Who?", "A cat.", 1),
         ("7#2", "Who?", "A cat.", 1),
     ]
+
+
+def test_the_interval_of_graded_scores_stays_within_their_scale(tmp_path: Path) -> None:
+    task = find_task("captions", {"path": karpathy(tmp_path)})
+    documents, _ = read_documents(task, None)
+    scores = summary(task, documents, ["many planes", "a green field", "boats in a port"])["scores"]
+    low, high = scores["rouge_l"]["interval"]
+    assert 0.0 <= low < scores["rouge_l"]["score"] < high <= 1.0  # by the normal approximation it would end at 1.12
+    assert scores["rouge_l"]["stderr"] == pytest.approx((1 - 1.22 / 1.94) / 3)
 
 
 def test_the_interval_of_a_corpus_metric_holds_it(tmp_path: Path) -> None:

@@ -133,7 +133,8 @@ def show_result(result: dict[str, Any]) -> None:
         part = result["scores"][name]
         low, high = part["interval"]
         indent = "" if name == main else "  "
-        value = f"{part['score']:.3f} on {part['n']:,} documents (95 % interval {low:.3f} to {high:.3f})"
+        of = "documents" if part["n"] == result["n"] else f"of {result['n']:,} documents"
+        value = f"{part['score']:.3f} on {part['n']:,} {of} (95 % interval {low:.3f} to {high:.3f})"
         say(f"{indent}{name} {value}")
     for grouping, parts in {"kind": result["kinds"], **result["groups"]}.items():
         if parts and grouping != "kind":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from lorgnette.evaluation.tasks.task import Document, Score, Scored, Task
 from lorgnette.run import write_json, write_json_lines
 
 RESAMPLES = 1000
-"""Bootstrap samples behind the interval of a corpus metric; its ends then move by about a twentieth of its width."""
+"""Bootstrap samples behind an interval; its ends then move by about a twentieth of its width."""
 
 
 def write_result(
@@ -92,8 +92,8 @@ def prediction(document: Document, asked: Mapping[str, Any], score: Score, metri
 def summarise(metric: str, predictions: Sequence[Mapping[str, Any]], scored: Scored) -> dict[str, Any]:
     """Average the scores over all documents, per kind and per group, and compute the metrics of the whole corpus.
 
-    The interval of a mean is Wilson's for scores that are 0 or 1 (Wilson 1927, doi 10.1080/01621459.1927.10502953),
-    else the normal approximation; that of a corpus metric is the percentile bootstrap over rows. All at 95 %.
+    The interval of a mean is Wilson's for scores that are 0 or 1 (Wilson 1927, doi 10.1080/01621459.1927.10502953); all
+    others, and those of corpus metrics, are percentile bootstraps over rows, which stay within the scale. All at 95 %.
     """
     scores = _scores(predictions, scored.notes)
     groupings = dict.fromkeys(name for row in predictions for name in row["groups"])
@@ -131,23 +131,34 @@ def _scores(predictions: Sequence[Mapping[str, Any]], notes: Mapping[str, str]) 
 def _of_mean(scores: np.ndarray) -> dict[str, Any]:
     mean, deviation = float(scores.mean()), float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
     stderr = deviation / len(scores) ** 0.5
-    interval = _interval(scores, mean, stderr)
+    interval = (
+        _wilson(len(scores), mean) if np.isin(scores, (0.0, 1.0)).all() else _bootstrapped(_drawn(scores, np.mean))
+    )
     return {"score": mean, "stderr": stderr, "interval": interval, "n": len(scores), "aggregate": "mean"}
 
 
 def _of_corpus(name: str, rows: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Compute a corpus metric and, by drawing rows with replacement, its uncertainty; the seed is fixed."""
-    aggregate, random = AGGREGATES[name], np.random.default_rng(0)
-    parts, n = np.array(rows, dtype=np.float64), len(rows)
-    drawn = np.array([aggregate(parts[random.integers(0, n, n)]) for _ in range(RESAMPLES)])
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    """Compute a corpus metric and, by drawing rows with replacement, its uncertainty."""
+    parts = np.array(rows, dtype=np.float64)
+    drawn = _drawn(parts, AGGREGATES[name])
     return {
-        "score": aggregate(parts),
+        "score": AGGREGATES[name](parts),
         "stderr": float(drawn.std(ddof=1)),
-        "interval": [float(low), float(high)],
-        "n": n,
+        "interval": _bootstrapped(drawn),
+        "n": len(rows),
         "aggregate": name,
     }
+
+
+def _drawn(rows: np.ndarray, value: Callable[[np.ndarray], float]) -> np.ndarray:
+    """Compute a value on rows drawn with replacement, `RESAMPLES` times; the seed is fixed."""
+    random, n = np.random.default_rng(0), len(rows)
+    return np.array([value(rows[random.integers(0, n, n)]) for _ in range(RESAMPLES)])
+
+
+def _bootstrapped(drawn: np.ndarray) -> list[float]:
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return [float(low), float(high)]
 
 
 def _groups(predictions: Sequence[Mapping[str, Any]], names: Sequence[str | None]) -> dict[str, Any]:
@@ -159,11 +170,8 @@ def _groups(predictions: Sequence[Mapping[str, Any]], names: Sequence[str | None
     return {name: {"n": len(members[name]), "score": float(np.mean(members[name]))} for name in sorted(members)}
 
 
-def _interval(scores: np.ndarray, mean: float, stderr: float) -> list[float]:
+def _wilson(n: int, mean: float) -> list[float]:
     z = float(norm.ppf(0.975))
-    if not np.isin(scores, (0.0, 1.0)).all():
-        return [max(0.0, mean - z * stderr), mean + z * stderr]  # no score is negative
-    n = len(scores)
     centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (mean * (1 - mean) / n + z * z / (4 * n * n)) ** 0.5
     return [max(0.0, centre - half), min(1.0, centre + half)]

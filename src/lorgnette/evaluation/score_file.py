@@ -15,6 +15,8 @@ from lorgnette.evaluation.tasks.task import Document, Task
 from lorgnette.run import file_hash, library_versions
 
 Unmatched = Literal["error", "wrong", "drop"]
+ASKED = ("preset", "protocol")
+"""Options that say how a model is asked: nobody knows how these answers were."""
 NO_ANSWER = {"answer": "", "prompt": "", "raw": "", "seconds": None, "stopped_by": None}
 
 
@@ -49,7 +51,7 @@ def score_file(
     documents, unusable = _documents(task, references, split, limit)
     matched, counts = _match(documents, answers, unmatched, predictions)
     about = {
-        "options": options_of(task),
+        "options": {name: value for name, value in options_of(task).items() if name not in ASKED},
         "prompt": _only([row["prompt"] for _, row in matched]),
         "chat_template": None,
         "decoding": None,

@@ -268,7 +268,8 @@ def hub_rows(name: str, split: str | None, columns: Columns, config: str | None)
     try:
         stream = datasets.load_dataset(name, config, split=split, streaming=True)
         names: list[str] = []
-        for row in stream.decode(False):
+        # of JSON and CSV the columns' kinds are not known beforehand; nothing in them would be decoded
+        for row in stream if stream.features is None else stream.decode(False):
             names = names or columns.among(list(row), where)
             yield Origin(where, number), {column: row[column] for column in names}
             number += 1

@@ -38,12 +38,6 @@ def chrf(parts: Parts) -> float:
     return text.chrf_from_parts(np.sum(parts, axis=0).tolist())
 
 
-def ratio(parts: Parts) -> float:
-    """Return the sum of the first numbers over the sum of the second: a mean of the rows that count; 0 if none does."""
-    above, below = np.sum(parts, axis=0)
-    return float(above / below) if below else 0.0
-
-
 def mean_of_kinds(parts: Parts) -> float:
     """Return the mean over kinds of each kind's mean score; rows are (number of the kind, score)."""
     kinds, scores = np.asarray(parts, dtype=np.float64).T
@@ -55,7 +49,6 @@ AGGREGATES: Mapping[str, Aggregate] = {
     "meteor_1_5": meteor_of_captions,
     "sacrebleu": sacrebleu,
     "chrf": chrf,
-    "circular_accuracy": ratio,
     "average_accuracy": mean_of_kinds,
 }
 """Metric name -> function of the rows' parts of that name: (rows, numbers) -> the corpus's value."""

@@ -93,8 +93,8 @@ class MMBench:
         groups = circular(indices, right, [len(document.choices) for document in documents])
         rows = [
             Score(
-                {"accuracy": float(correct)},
-                {"circular_accuracy": [groups.hits.get(index, 0.0), float(index in groups.hits)]},
+                {"accuracy": float(correct)}
+                | ({"circular_accuracy": groups.hits[index]} if index in groups.hits else {}),
                 read=letter is not None,
             )
             for index, letter, correct in zip(indices, read, right, strict=True)
@@ -104,7 +104,8 @@ class MMBench:
             "circular_groups_incomplete": groups.incomplete,
             "circular_groups_without_main_row": groups.without_main,
         }
-        return Scored(rows, counts=counts, warnings=self._warnings(documents, answers, read))
+        notes = {"circular_accuracy": "of questions, not of rows: right in every order of the options"}
+        return Scored(rows, notes=notes, counts=counts, warnings=self._warnings(documents, answers, read))
 
     def _read(self, document: Document, answer: str, *, fold: bool) -> str | None:
         return read_choice(answer, document.choices, self.letters, fold=fold)
