@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from transformers.activations import ACT2FN
 
 from lorgnette.errors import ModelError
+from lorgnette.models.adapted import about
 from lorgnette.models.adapters import TRAINED
 from lorgnette.models.conversion import llava, xtuner
 from lorgnette.models.conversion.detect import Found, detect
@@ -23,7 +24,7 @@ from lorgnette.models.conversion.names import split
 from lorgnette.models.conversion.parts import Projector
 from lorgnette.models.conversion.weights import read_file
 from lorgnette.models.gemma import NEW, OLD, image_feature_scale, side_of
-from lorgnette.run import library_versions, read_json, whole_folder
+from lorgnette.run import library_versions, whole_folder
 
 MEMORY = "model.multi_modal_projector."
 PREFIXES = (MEMORY, "multi_modal_projector.", "")
@@ -67,19 +68,6 @@ def read_trained(found: Found) -> Projector:
     record = about(found.path.parent)
     old = side_of(record, str(found.path.parent))
     return projector_of(tensors, record.get("activation", "gelu"), old, str(found.path))
-
-
-def about(folder: Path) -> dict[str, Any]:
-    """Read `lorgnette.json` of a folder; empty if there is none.
-
-    Raises:
-        ModelError: if it is no JSON object.
-    """
-    file = folder / "lorgnette.json"
-    record = read_json(file) if file.is_file() else {}
-    if not isinstance(record, dict):
-        raise ModelError(f"{file}: is no JSON object.")
-    return record
 
 
 def write_projector(projector: Projector, folder: Path, source: str) -> None:
