@@ -107,7 +107,7 @@ def merge(
     base: Annotated[str, typer.Argument(help="What the adapters were trained on.", show_default=False)],
     adapters: Annotated[list[Path], typer.Argument(help="Adapters, in their order.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.", show_default=False)],
-    dtype: DType = "bfloat16",
+    dtype: Annotated[Dtype, typer.Option(help="Of the written weights.")] = Dtype.BFLOAT16,
     max_shard_size: Annotated[str, typer.Option(help="Of one file.")] = "4GB",
     samples: Annotated[
         Path | None, typer.Option(help="LLaVA conversations to compare on; noise if not given.", show_default=False)
@@ -119,12 +119,10 @@ def merge(
     Example: lorgnette model merge runs/mine/base runs/mine/stages/finetune/trained --output merged
     """
     settle()
-    from lorgnette.models.loading import dtype_of  # noqa: PLC0415
     from lorgnette.models.merging import merge_adapters  # noqa: PLC0415
 
-    dtype_of(dtype)
     difference = merge_adapters(
-        base, adapters, output, dtype=dtype, max_shard_size=max_shard_size, samples=samples, images=images
+        base, adapters, output, dtype=dtype.value, max_shard_size=max_shard_size, samples=samples, images=images
     )
     console.print(
         f"The model is in {output}; its logits differ from base + adapters by {difference:.1e} of the largest\n"

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lorgnette.errors import ModelError, RunError, nearest
+from lorgnette.models.conversion.names import require_same
 from lorgnette.models.loading import explained
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, Whole, load_prompt, save_prompt
 from lorgnette.models.trainable import Mode, master_weights, part_of
@@ -60,9 +61,11 @@ def add_lora(
     mode = modes.get("projector", "frozen")
     projector = mode == "full" or (keep_projector and mode == "frozen")
     beside = dict(modes) | {"projector": "frozen"}
-    with explained("lora", "LoRA settings"):
+    try:
         config = LoraConfig(target_modules=targets, modules_to_save=[PROJECTOR] if projector else None, **wanted)
         adapted = get_peft_model(model, config)
+    except (ValueError, TypeError, RuntimeError, ImportError, AttributeError) as error:
+        raise ModelError(f"lora: PEFT refuses these settings: {error}") from error
     core = adapted.get_base_model()
     for name, parameter in core.named_parameters():
         if beside[part_of(name)] == "full" and (tower is None or part_of(name) != "vision_tower" or name in tower):
@@ -154,7 +157,7 @@ def _trained_in_place(model: Any) -> dict[str, nn.Parameter]:
     held: set[int] = set()
     core = model
     if isinstance(model, PeftModel):
-        held = {tensor.data_ptr() for tensor in get_peft_model_state_dict(model).values()}
+        held = {tensor.data_ptr() for tensor in get_peft_model_state_dict(model, save_embedding_layers=False).values()}
         core = model.get_base_model()
     return {name: p for name, p in core.named_parameters() if p.requires_grad and p.data_ptr() not in held}
 
@@ -172,7 +175,7 @@ def load_trained(model: Any, folder: Path) -> None:
     with explained(str(folder), "trained weights"):
         if isinstance(model, PeftModel):
             saved = load_peft_weights(str(folder), device="cpu")
-            require_same_tensors(folder, saved, get_peft_model_state_dict(model))
+            require_same_tensors(folder, saved, get_peft_model_state_dict(model, save_embedding_layers=False))
             set_peft_model_state_dict(model, saved)
         in_place = _trained_in_place(model)
         if in_place or (folder / TRAINED).exists():
@@ -187,15 +190,9 @@ def require_same_tensors(folder: Path, saved: Mapping[str, torch.Tensor], expect
     """Refuse tensors that are missing, left over or of another shape.
 
     Raises:
-        ModelError: naming the first one.
+        ModelError: naming them.
     """
-    found = {(name, value.shape) for name, value in saved.items()}
-    wanted = {(name, value.shape) for name, value in expected.items()}
-    if different := sorted(found ^ wanted):
-        raise ModelError(
-            f"{folder}: {len(different)} trained tensors do not fit the model, first {different[0][0]}. Next: check "
-            "that it was trained on this base with this recipe."
-        )
+    require_same(*({name: tuple(t.shape) for name, t in side.items()} for side in (saved, expected)), str(folder))
 
 
 def merge(adapted: Any) -> Any:
