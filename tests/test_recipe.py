@@ -251,6 +251,8 @@ def test_mistake_in_a_stage(tmp_path: Path, changes: dict[str, Any], message: st
         ({"task_type": "CAUSAL_LM"}, "cannot be set here"),
         ({"eva_config": {}}, "a Python object, which a recipe cannot hold"),
         ({"lora_alfa": 3}, "Did you mean 'lora_alpha'?"),
+        ({"init_lora_weights": "eva"}, "needs Python objects or a look at the data"),
+        ({"init_lora_weights": "pissa_niter_4"}, "nothing could read the adapter back; take pissa"),
         ({"bias": "some"}, "'some' is not allowed. Allowed: none, all, lora_only."),
     ],
 )
@@ -263,7 +265,7 @@ def test_lora_takes_what_peft_takes(tmp_path: Path) -> None:
     lora = {
         "r": 8,
         "target_modules": ["q_proj"],
-        "init_lora_weights": "pissa_niter_16",
+        "init_lora_weights": "pissa",
         "rank_pattern": {"a": 4},
     }
     recipe = read_recipe(write(tmp_path, with_stage(train={"language_model": "lora"}, lora=lora)))

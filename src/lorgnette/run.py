@@ -46,7 +46,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    yield unfinished
+    try:
+        yield unfinished
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     sync_tree(unfinished)
     if folder.exists():
         shutil.rmtree(folder)

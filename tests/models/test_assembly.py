@@ -210,3 +210,17 @@ def test_fingerprint_follows_the_content(saved: Path, tmp_path: Path) -> None:
     _rename_tensor(saved)
     assert fingerprint(saved) != before
     assert fingerprint("org/name") == "hub:org/name"
+
+
+def test_the_fingerprint_of_a_hub_name_is_the_commit_that_was_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for commit in ("0" * 40, "1" * 40):
+        snapshot = tmp_path / "models--org--name" / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text("{}")
+        (tmp_path / "models--org--name" / "refs").mkdir(exist_ok=True)
+        (tmp_path / "models--org--name" / "refs" / "main").write_text(commit)
+        assert fingerprint("org/name") == f"hub:org/name@{commit}"
+    assert fingerprint("no/such/folder") == "hub:no/such/folder"

@@ -15,7 +15,7 @@ from lorgnette.models.forward import prepare_for_rows, row_logits
 from lorgnette.models.loading import Llava, load_llava
 from lorgnette.models.quantization import quantized_layers, take_dequantized
 from lorgnette.models.saving import save_llava
-from lorgnette.models.trainable import part_of
+from lorgnette.models.trainable import part_of, parts_table
 from small import renderer_of
 
 PLAN = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": "float32"}
@@ -71,6 +71,15 @@ def test_qlora_merges_into_the_weights_that_it_was_trained_on(
     merged = replace(plain, model=merge(carried.model))
     prepare_for_rows(merged.core)
     assert require_equal_logits(before, logits_of(merged, samples), 1e-5) <= 1e-5
+
+
+def test_two_weights_in_a_byte_are_counted_as_two(quantized: Llava, llava: Llava) -> None:
+    frozen = dict.fromkeys(MODES, "frozen")
+    rates = dict.fromkeys(MODES, 1e-4)
+    packed, plain = (parts_table(one.core, frozen, rates) for one in (quantized, llava))
+    assert [part.parameters for part in packed] == [part.parameters for part in plain]
+    adapted = [add_lora(one.core, MODES, {"r": 4}) for one in (quantized, llava)]
+    assert parts_table(adapted[0], MODES, rates) == parts_table(adapted[1], MODES, rates)
 
 
 def test_gradients_reach_everything_that_trains(quantized: Llava, samples: list[Sample]) -> None:

@@ -85,7 +85,9 @@ def merge(
     base: Annotated[str, typer.Argument(help="What the adapters were trained on.", show_default=False)],
     adapters: Annotated[list[Path], typer.Argument(help="Adapters, in their order.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.", show_default=False)],
-    dtype: Dtype = "bfloat16",
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the written weights.")
+    ] = "bfloat16",
     max_shard_size: Annotated[str, typer.Option(help="Of one file.")] = "4GB",
     samples: Annotated[
         Path | None, typer.Option(help="LLaVA conversations to compare on; noise if not given.", show_default=False)

@@ -20,7 +20,9 @@ Split = Annotated[str | None, typer.Option(help="Which part of it; the one that 
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A LLaVA or a T5: folder or hub name.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(help="A LLaVA, a T5, or `trained/` of a stage: folder or hub name.", show_default=False)
+    ],
     task: Annotated[str, typer.Option(help=TASK_HELP, show_default=False)],
     output: Annotated[
         Path | None, typer.Option(help="Result folder; results/MODEL/TASK if not given.", show_default=False)
@@ -46,14 +48,21 @@ def evaluate(
     from lorgnette.evaluation.evaluate import Settings  # noqa: PLC0415
     from lorgnette.evaluation.evaluate import evaluate as ask  # noqa: PLC0415
     from lorgnette.evaluation.tasks import find_task  # noqa: PLC0415
-    from lorgnette.models.learner import load_model  # noqa: PLC0415
+    from lorgnette.models.adapted import load_model_or_adapter  # noqa: PLC0415
     from lorgnette.models.loading import dtype_name, fingerprint  # noqa: PLC0415
     from lorgnette.run import locked, provenance  # noqa: PLC0415
 
     found = find_task(task, task_options(data, images, option))
     folder = output or Path("results") / Path(model).name / task.replace(":", ".")
-    learner = load_model(model)
-    named = {"path": model, "fingerprint": fingerprint(model), "dtype": dtype_name(learner.core.dtype)}
+    learner = load_model_or_adapter(model)
+    named = {
+        "path": model,
+        "fingerprint": fingerprint(model),
+        "dtype": dtype_name(learner.core.dtype),
+        "quantization": learner.quantization,
+    }
+    if learner.source != model:
+        named["base_fingerprint"] = fingerprint(learner.source)
     with locked(folder):
         result = ask(
             learner,

@@ -27,13 +27,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lorgnette.errors import ModelError, RunError, nearest
+from lorgnette.models.conversion.names import require_same
 from lorgnette.models.loading import explained
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, Whole, load_prompt, save_prompt
 from lorgnette.models.trainable import Mode, master_weights, part_of
 
 PROJECTOR = "multi_modal_projector"
 TRAINED = "trained.safetensors"
-TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
+TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest difference of logits, relative to the largest one, that rounding explains where one side computes in a dtype:
 bfloat16 has 8 bits of mantissa and rounds in every layer."""
 COMPARED = 8
@@ -68,9 +69,11 @@ def add_lora(
     mode = modes.get("projector", "frozen")
     projector = mode == "full" or (keep_projector and mode == "frozen")
     beside = dict(modes) | {"projector": "frozen"}
-    with explained("lora", "LoRA settings"):
+    try:
         config = LoraConfig(target_modules=targets, modules_to_save=[PROJECTOR] if projector else None, **wanted)
         adapted = get_peft_model(model, config)
+    except (ValueError, TypeError, RuntimeError, ImportError, AttributeError) as error:
+        raise ModelError(f"lora: PEFT refuses these settings: {error}") from error
     core = adapted.get_base_model()
     for name, parameter in core.named_parameters():
         if beside[part_of(name)] == "full" and (tower is None or part_of(name) != "vision_tower" or name in tower):
@@ -182,7 +185,7 @@ def _trained_in_place(model: Any) -> dict[str, nn.Parameter]:
     held: set[int] = set()
     core = model
     if isinstance(model, PeftModel):
-        held = {tensor.data_ptr() for tensor in get_peft_model_state_dict(model).values()}
+        held = {tensor.data_ptr() for tensor in get_peft_model_state_dict(model, save_embedding_layers=False).values()}
         core = model.get_base_model()
     return {name: p for name, p in core.named_parameters() if p.requires_grad and p.data_ptr() not in held}
 
@@ -200,7 +203,7 @@ def load_trained(model: Any, folder: Path) -> None:
     with explained(str(folder), "trained weights"):
         if isinstance(model, PeftModel):
             saved = load_peft_weights(str(folder), device="cpu")
-            require_same_tensors(folder, saved, get_peft_model_state_dict(model))
+            require_same_tensors(folder, saved, get_peft_model_state_dict(model, save_embedding_layers=False))
             set_peft_model_state_dict(model, saved)
         in_place = _trained_in_place(model)
         if in_place or (folder / TRAINED).exists():
@@ -215,15 +218,10 @@ def require_same_tensors(folder: Path, saved: Mapping[str, torch.Tensor], expect
     """Refuse tensors that are missing, left over or of another shape.
 
     Raises:
-        ModelError: naming the first one.
+        ModelError: naming them.
     """
-    found = {(name, value.shape) for name, value in saved.items()}
-    wanted = {(name, value.shape) for name, value in expected.items()}
-    if different := sorted(found ^ wanted):
-        raise ModelError(
-            f"{folder}: {len(different)} trained tensors do not fit the model, first {different[0][0]}. Next: check "
-            "that it was trained on this base with this recipe."
-        )
+    found, asked = ({name: tuple(tensor.shape) for name, tensor in side.items()} for side in (saved, expected))
+    require_same(found, asked, str(folder))
 
 
 def merge(adapted: Any) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from lorgnette.models.gemma import image_feature_scale
+from lorgnette.models.adapted import is_adapted, outline_adapted
+from lorgnette.models.gemma import NEW, OLD, image_feature_scale, saved_before_5_4
 from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import dtype_name, fingerprint, load_config
@@ -33,8 +35,12 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
         dtype: in which its frozen weights are held.
     """
     facts = [("model", learner.source)]
-    if record := read_record(Path(learner.source)):
-        facts.append(("kind", str(record.get("kind", "unknown"))))
+    record = read_record(Path(learner.source))
+    facts += [
+        (name.replace("_", " "), str(record[name]))
+        for name in ("kind", "base", "base_fingerprint", "quantization")
+        if record.get(name)
+    ]
     if isinstance(learner, Llava):
         config = learner.core.config
         height, width = learner.image_size
@@ -44,10 +50,12 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
             ("projected", f"layer {config.vision_feature_layer}, {config.vision_feature_select_strategy}"),
             ("chat template", _first_line(learner.template_text() or "")),
         ]
-        scaled = image_feature_scale(config.text_config) != 1.0
-        facts.append(("reads in", f"transformers {'5.4 and newer' if scaled else '4.57 and 5'}"))
+        facts.append(("reads in", _reads_in(config, learner.source)))
     else:
-        facts += [("architecture", f"text to text: {learner.core.config.model_type}"), ("reads in", "transformers")]
+        facts += [
+            ("architecture", f"text to text: {learner.core.config.model_type}"),
+            ("reads in", "transformers 4.57 and 5"),
+        ]
     facts.append(("dtype", dtype))
     if learner.soft_prompt is not None:
         facts.append(("soft prompt", f"{learner.soft_prompt.length} virtual tokens"))
@@ -56,11 +64,14 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
 
 
 def describe_source(source: str) -> Description:
-    """Describe a folder or hub name by its shapes alone; weights are not read, but for the fingerprint.
+    """Describe a model, or what was trained on one, by its shapes alone; weights are read for the fingerprint only.
 
     Raises:
         ModelError: if the folder is missing or holds something else.
     """
+    if is_adapted(source):
+        learner, parts = outline_adapted(source)
+        return describe(learner, parts, str(read_record(Path(source)).get("dtype", "that of its base")))
     learner = load_model(source, meta=True)
     frozen: dict[str, Mode] = dict.fromkeys(learner.parts, "frozen")
     freeze_all_but(learner.core, frozen)
@@ -71,7 +82,7 @@ def describe_source(source: str) -> Description:
 def show_description(found: Description, console: Console) -> None:
     """Print facts, then the table of parts with its sums."""
     for name, value in found.facts:
-        console.print(f"{name + ':':16}{value}", markup=False, soft_wrap=True, highlight=False)
+        console.print(f"{name + ':':18}{value}", markup=False, soft_wrap=True, highlight=False)
     table = Table(show_footer=True)
     total, trainable = sum(p.parameters for p in found.parts), sum(p.trainable for p in found.parts)
     table.add_column("part", footer="all")
@@ -81,6 +92,15 @@ def show_description(found: Description, console: Console) -> None:
     for part in found.parts:
         table.add_row(part.part, part.mode, f"{part.parameters:,}", f"{part.trainable:,}")
     console.print(table)
+
+
+def _reads_in(config: Any, source: str) -> str:
+    """Say which transformers give the model's answers: those of a LLaVA on Gemma changed, see `gemma.py`."""
+    if image_feature_scale(config.text_config) == 1.0:
+        return "transformers 4.57 and 5"
+    # an assembled one comes from no file, and is written for the installed version
+    old = config.transformers_version is not None and saved_before_5_4(config, source)
+    return OLD if old else NEW
 
 
 def _first_line(template: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -27,6 +28,7 @@ from transformers import (
 
 from lorgnette.data.templates import set_template
 from lorgnette.errors import LorgnetteError, ModelError, first_line, nearest
+from lorgnette.models.conversion.weights import wants_more
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
 from lorgnette.models.gemma import correct_projector, pin_activation
 from lorgnette.models.llava import Llava, blank_image
@@ -34,6 +36,8 @@ from lorgnette.models.quantization import four_bit, hold_to_plan
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
 from lorgnette.run import RECORD
 
+REFUSED_PICKLE = "Weights only load failed"
+"""How torch begins when a pickle asks for more than tensors; its advice is to open it all the same."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -188,6 +192,8 @@ def explained(source: str, what: str) -> Iterator[None]:
     except LorgnetteError:
         raise
     except Exception as error:  # what a broken folder makes the libraries raise has no common class
+        if REFUSED_PICKLE in str(error):
+            raise ModelError(f"{source}: cannot load the {what}: {wants_more(error)}") from error
         reason = first_line(error)
         path = Path(source)
         if path.is_dir():
@@ -222,14 +228,19 @@ def require_clean_load(source: str, report: dict[str, Any], allowed_unexpected: 
 
 
 def fingerprint(source: str | Path) -> str:
-    """Hash what decides a local model's answers: its configuration, tokenizer and weights. Hub names stay names.
+    """Hash what decides a local model's answers: its configuration, tokenizer and weights. Hub names keep theirs.
 
     Returns:
-        "sha256:..." over the names and contents of the folder's files (or of the one file), or "hub:NAME".
+        "sha256:..." over the names and contents of the folder's files (or of the one file), or "hub:NAME@COMMIT", the
+        commit that was downloaded ("hub:NAME" before that).
     """
     path = Path(source)
     if not path.exists():
-        return f"hub:{source}"
+        try:
+            config = try_to_load_from_cache(str(source), "config.json")
+        except ValueError:  # a path that is not there, no name
+            config = None
+        return f"hub:{source}@{Path(config).parent.name}" if isinstance(config, str) else f"hub:{source}"
     files = (
         [path]
         if path.is_file()

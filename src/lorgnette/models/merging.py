@@ -8,25 +8,25 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
 from PIL import Image
-from safetensors.torch import load_file
 
 from lorgnette.data.readers import read_samples
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
-from lorgnette.errors import DataError, InputError, ModelError, RunError
+from lorgnette.errors import DataError, ModelError, RunError
 from lorgnette.images.opening import keep_image
-from lorgnette.models.adapters import COMPARED, TOLERANCES, TRAINED, merge, require_equal_logits, require_same_tensors
+from lorgnette.models.adapted import require_base, with_adapter
+from lorgnette.models.adapters import COMPARED, TOLERANCES, merge, require_equal_logits
 from lorgnette.models.learner import Learner, load_model, save_model
 from lorgnette.models.llava import Llava
-from lorgnette.models.loading import DTYPES, explained, fingerprint
+from lorgnette.models.loading import DTYPES, fingerprint
 from lorgnette.models.quantization import take_dequantized
-from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
 from lorgnette.run import library_versions, read_record, require_absent
+
+WRITTEN = DTYPES | {"float16": torch.float16}
+"""Dtypes that a merged model can be written in."""
 
 
 def merge_adapters(
@@ -45,19 +45,26 @@ def merge_adapters(
 
     Args:
         adapters: PEFT folders, or what a stage of a run left in `trained/`.
-        dtype: of the written weights; the merge itself is made in float32.
+        dtype: of the written weights, float32, bfloat16 or float16; the merge itself is made in float32.
         samples: LLaVA conversations on whose first eight the logits are compared; None for questions about noise.
         images: the folder of their images.
 
     Raises:
         InputError: if the base is not the one that an adapter was trained on, or the output exists.
-        RunError: if the logits differ by more than rounding explains.
+        ModelError: if base or adapter cannot be read, do not fit, or hold numbers that are not finite.
+        RunError: if the logits differ by more than rounding explains, or the folder does not hold what was merged.
     """
     require_absent(output)
     learner = load_model(base, torch.float32)
     asked = _noise() if samples is None else _first(samples, images)
     for adapter in adapters:
-        learner = _with_adapter(learner, base, adapter)
+        record = read_record(adapter)
+        require_base(adapter, record, base)
+        if record.get("quantization") is not None:
+            held = DTYPES.get(str(record.get("dtype")), torch.float32)
+            take_dequantized(learner.core, load_model(base, held, None, record["quantization"]).core)
+        learner = with_adapter(learner, adapter, record)
+        _require_finite(learner, f"{base} + {adapter}")
         before = _logits(learner, asked)
         if learner.model is not learner.core:
             learner = learner.merged(merge(learner.model))
@@ -69,53 +76,44 @@ def merge_adapters(
         "adapters": [str(adapter) for adapter in adapters],
         "versions": library_versions(),
     }
-    learner.model.to(DTYPES[dtype])
+    learner.model.to(WRITTEN[dtype])
     unchecked = output.with_name(f"{output.name}.unchecked")
     try:
         save_model(learner, unchecked, record, max_shard_size)
         written = load_model(str(unchecked), torch.float32)
         difference = require_equal_logits(before, _logits(written, asked), TOLERANCES[dtype])
-    except RunError:
+        _require_same_weights(learner, written)
+        unchecked.rename(output)
+    except BaseException:
         shutil.rmtree(unchecked, ignore_errors=True)
         raise
-    unchecked.rename(output)
     return difference
 
 
-def _with_adapter(learner: Learner, base: str, folder: Path) -> Learner:
-    """Put what a folder holds onto the model: LoRA and projector, tensors trained in place, a soft prompt."""
-    record = read_record(folder)
-    trained_on = record.get("base_fingerprint")
-    if trained_on is not None and trained_on != fingerprint(base):
-        raise InputError(
-            f"{folder}: was trained on {record.get('base')} ({trained_on[:19]}...), which {base} "
-            f"({fingerprint(base)[:19]}...) is not. Next: give the base that it was trained on."
-        )
-    found = [name for name in ("adapter_config.json", TRAINED, PROMPT_FOLDER) if (folder / name).exists()]
-    if not found:
-        raise ModelError(f"{folder}: holds no adapter. Allowed: a PEFT folder, or `trained/` of a stage.")
-    if record.get("quantization") is not None:
-        take_dequantized(learner.core, load_model(base, torch.float32, None, record["quantization"]).core)
-    if TRAINED in found:
-        _copy_in_place(learner, folder)
-    if "adapter_config.json" in found:
-        with explained(str(folder), "adapter"):
-            adapted: Any = PeftModel.from_pretrained(learner.core, str(folder))
-            require_same_tensors(folder, load_peft_weights(str(folder), "cpu"), get_peft_model_state_dict(adapted))
-        learner = replace(learner, model=adapted)
-    if PROMPT_FOLDER in found:
-        learner = replace(learner, soft_prompt=read_prompt(learner.core, folder / PROMPT_FOLDER))
-    return learner
+def _require_finite(learner: Learner, where: str) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        ModelError: naming the first tensor that holds one.
+    """
+    for name, value in learner.module.named_parameters():
+        if not bool(value.isfinite().all()):
+            raise ModelError(
+                f"{where}: {name} holds numbers that are not finite. Next: copy the folder anew, it is damaged or of a "
+                "failed training."
+            )
 
 
-def _copy_in_place(learner: Learner, folder: Path) -> None:
-    with explained(str(folder), "trained weights"):
-        tensors = load_file(folder / TRAINED)
-    parameters = dict(learner.core.named_parameters())
-    require_same_tensors(folder, tensors, {name: p for name, p in parameters.items() if name in tensors})
-    with torch.no_grad():
-        for name, value in tensors.items():
-            parameters[name].copy_(value)
+def _require_same_weights(meant: Learner, written: Learner) -> None:
+    """Check that a folder holds the merged weights, each rounded once: logits alone would not notice a small adapter.
+
+    Raises:
+        RunError: naming the first tensor that is another.
+    """
+    found = dict(written.core.named_parameters())
+    for name, value in meant.core.named_parameters():
+        if not torch.equal(found[name], value.to(torch.float32)):
+            raise RunError(f"{name} was not written as it was merged. Nothing was written. Next: run it again.")
 
 
 @torch.inference_mode()

@@ -115,13 +115,14 @@ def master_weights(model: nn.Module) -> None:
 
 
 def parts_table(model: nn.Module, modes: Mapping[str, Mode], rates: Mapping[str, float]) -> list[Part]:
-    """Count parameters by part. A tied head counts once, with the embeddings."""
+    """Count parameters by part. A tied head counts once, with the embeddings; two weights in 4 bits are two."""
+    linear = {id(m.weight): m.in_features * m.out_features for m in model.modules() if isinstance(m, nn.Linear)}
     total = dict.fromkeys(modes, 0)
     trainable = dict.fromkeys(modes, 0)
     for name, parameter in model.named_parameters():
         if ".original_module." in name:  # PEFT keeps the untrained projector beside its trained copy
             continue
-        total[part_of(name)] += parameter.numel()
+        total[part_of(name)] += linear.get(id(parameter), parameter.numel())  # 4 bits are packed two in a byte
         trainable[part_of(name)] += parameter.numel() if parameter.requires_grad else 0
     return [
         Part(part, modes[part], total[part], trainable[part], rates[part] if trainable[part] else None)

@@ -128,6 +128,7 @@ class Stage(Section):
         if lora is None:
             return None
         check_fields(lora, lora_fields())
+        require_usable_start(lora.get("init_lora_weights"))
         # PEFT's own default differs from model to model and is an error for models that it does not know.
         return {"target_modules": "all-linear"} | lora
 
@@ -241,6 +242,17 @@ class Recipe(Section):
                     found.append((("stages", number), stage.name, why))
         raise_all("Recipe", found)
         return self
+
+
+def require_usable_start(start: object) -> None:
+    """Refuse ways to begin LoRA that could not be what their name says."""
+    why = None
+    if start in ("eva", "corda", "loftq", "lora_ga"):
+        why = "needs Python objects or a look at the data; take true, gaussian, orthogonal, pissa, olora or mica"
+    elif isinstance(start, str) and start.startswith("pissa_niter"):
+        why = "takes matrices drawn at random out of the base, so nothing could read the adapter back; take pissa"
+    if why is not None:
+        raise_all("Stage", [(("init_lora_weights",), start, why)])
 
 
 def recipe_schema() -> dict[str, Any]:

@@ -18,13 +18,13 @@ def is_trained(folder: Path) -> bool:
 
 
 def keep_trained(
-    trained: Learner, folder: Path, base_fingerprint: str, modes: dict[str, Mode], template: str | None
+    trained: Learner, folder: Path, base_fingerprint: str, modes: dict[str, Mode], stage_template: str | None
 ) -> None:
     """Write the trained parts of a stage into its folder, whole or not at all.
 
     Args:
         base_fingerprint: of the model that they were trained on.
-        template: text of the chat template that the stage was trained with.
+        stage_template: text of the chat template that the stage was trained with; the model answers with its own.
     """
     with whole_folder(folder / TRAINED_FOLDER) as unfinished:
         save_trained(trained.module, unfinished)
@@ -36,7 +36,9 @@ def keep_trained(
                 "base_fingerprint": base_fingerprint,
                 "modes": modes,
                 "quantization": trained.quantization,
-                "chat_template": template,
+                "dtype": str(trained.core.get_input_embeddings().weight.dtype).removeprefix("torch."),
+                "chat_template": trained.template_text(),
+                "stage_chat_template": stage_template,
                 "versions": library_versions(),
             },
         )

@@ -301,3 +301,63 @@ def test_the_kind_does_not_depend_on_names(parts: Parts, tmp_path: Path) -> None
     make_original(tmp_path / "llava-lora-mm_projector.bin", parts("clip", "llama")[0])
     shutil.move(tmp_path / "llava-lora-mm_projector.bin", tmp_path / "iter_2181.pth")
     assert "original LLaVA" in to(tmp_path / "iter_2181.pth", "hf", tmp_path / "out", template="chatml").said[0]
+
+
+def test_files_and_folders_may_have_any_name(parts: Parts, tmp_path: Path) -> None:
+    tower, _ = parts("clip", "llama")
+    original = make_original(tmp_path / "base", tower)
+    make_lora(tmp_path / "lora", tower, original, ["q_proj"])
+    to(tmp_path / "lora", "hf", tmp_path / "peft")
+    shutil.move(tmp_path / "lora", tmp_path / "vicuna")
+    shutil.move(tmp_path / "vicuna" / "non_lora_trainables.bin", tmp_path / "vicuna" / "rest.bin")
+    torch.save({"not": "tensors"}, tmp_path / "vicuna" / "another.bin")
+    to(tmp_path / "vicuna", "hf", tmp_path / "peft2")
+    one, two = (load_file(tmp_path / f / "adapter_model.safetensors") for f in ("peft", "peft2"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], value) for name, value in two.items())
+    # its projector in no file at all: refused, not left out
+    (tmp_path / "vicuna" / "rest.bin").unlink()
+    with pytest.raises(ModelError, match="without its projector"):
+        to(tmp_path / "vicuna", "hf", tmp_path / "peft3")
+    # the one weight file of a folder, whatever it is called; of two it must be said which
+    (tmp_path / "work").mkdir()
+    tensors = {f"projector.model.{name}": value for name, value in projector_tensors("mlp2x_gelu").items()}
+    torch.save({"state_dict": tensors}, tmp_path / "work" / "mm_projector.bin")
+    assert "XTuner" in to(tmp_path / "work", "hf", tmp_path / "p1").said[0]
+    shutil.copy(tmp_path / "work" / "mm_projector.bin", tmp_path / "work" / "iter_2.pth")
+    with pytest.raises(ModelError, match=r"iter_2\.pth, mm_projector\.bin could each be meant"):
+        to(tmp_path / "work", "hf", tmp_path / "p2")
+
+
+def test_matrices_that_need_another_base_are_refused(parts: Parts, tmp_path: Path) -> None:
+    """PiSSA and its kind take what they start with out of the base."""
+    tower, _ = parts("clip", "llama")
+    original = make_original(tmp_path / "base", tower)
+    make_lora(tmp_path / "lora", tower, original, ["q_proj"])
+    file = tmp_path / "lora" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"init_lora_weights": "pissa_niter_4"}))
+    with pytest.raises(ModelError, match="took weights out of the base"):
+        to(tmp_path / "lora", "hf", tmp_path / "peft")
+
+
+def test_numbers_that_are_not_finite_are_named(parts: Parts, tmp_path: Path) -> None:
+    tower, _ = parts("clip", "llama")
+    make_original(tmp_path / "base", tower)
+    file = tmp_path / "base" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = 1e30  # more than float16 holds
+    save_file(tensors, file, metadata={"format": "pt"})
+    to(tmp_path / "base", "hf", tmp_path / "fine", template="chatml")
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight holds numbers that are not finite"):
+        to(tmp_path / "base", "hf", tmp_path / "out", template="chatml", dtype=torch.float16)
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(tensors, file, metadata={"format": "pt"})
+    for layout, more in (("hf", {"template": "chatml"}), ("xtuner", {})):
+        source = tmp_path / ("base" if layout == "hf" else "fine")
+        if layout == "xtuner":
+            written = load_file(source / "model.safetensors")
+            written["language_model.model.layers.1.mlp.up_proj.weight"][0, 0] = torch.inf
+            save_file(written, source / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight holds numbers that are not finite"):
+            to(source, layout, tmp_path / "out", **more)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "fine"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import types
 from collections import OrderedDict
@@ -300,3 +301,14 @@ def test_an_adapter_folder_of_the_language_model_alone(parts: Parts, base: Path,
     save_file({"x": torch.zeros(1)}, tmp_path / "llm_adapter" / "adapter_model.safetensors")
     with pytest.raises(ModelError, match=r"'base_model\.model\.'"):
         convert(str(tmp_path / "llm_adapter"), "hf", tmp_path / "out2", Options(base=str(base)))
+
+
+def test_an_export_with_all_parts_needs_no_base(parts: Parts, base: Path, tmp_path: Path) -> None:
+    convert(str(base), "xtuner", tmp_path / "export", Options())
+    shutil.move(tmp_path / "export" / "llm", tmp_path / "export" / "anything")
+    convert(str(tmp_path / "export"), "hf", tmp_path / "back", Options())
+    one, two = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "back"))
+    assert one.keys() == two.keys()
+    # the row of the image token is made anew
+    kept = {name: slice(0, 400) if "embed_tokens" in name or "lm_head" in name else slice(None) for name in one}
+    assert all(torch.equal(one[name][kept[name]], two[name][kept[name]]) for name in one)

@@ -41,7 +41,7 @@ from lorgnette.models.conversion.parts import Parts, Projector, folded
 from lorgnette.models.conversion.vocabulary import original_rows
 from lorgnette.models.conversion.weights import Tensors
 from lorgnette.models.gemma import NEW, OLD, image_feature_scale, side_of
-from lorgnette.models.loading import explained, load_config
+from lorgnette.models.loading import explained, fingerprint, load_config
 from lorgnette.models.saving import NESTED_TOWERS
 from lorgnette.models.trainable import PARTS
 from lorgnette.run import RECORD, library_versions, read_json, read_record, whole_folder, write_json
@@ -216,7 +216,10 @@ def _write_hf(parts: Parts, base: Base, folder: Path, where: str, meant_for: str
             shapes = shapes_of_model(LlavaForConditionalGeneration(base.llava), tuple(saved))
         require_same({f"{m}.{n}": s for m, own in saved.items() for n, s in shapes_of(own).items()}, shapes, where)
     write_peft(adapters, folder, base=base.source, saved=saved)
-    record = {"kind": "converted adapter", "from": where, "base": base.source, "versions": library_versions()}
+    record: dict[str, Any] = {"kind": "converted adapter", "from": where, "base": base.source}
+    if base.source is not None:
+        record["base_fingerprint"] = fingerprint(base.source)
+    record["versions"] = library_versions()
     if parts.projector is not None:
         record["meant_for"] = meant_for
     write_json(folder / RECORD, record)

@@ -117,6 +117,7 @@ def convert(source: str, to: str, output: Path, options: Options) -> Done:
         said = convert_adapters(parts, found, to, output, options.base, options.vision_tower)
         return Done([seen, *said], "lorgnette model merge --help" if ours else f"give {output} to its project")
     if parts.language_model is not None or parts.vision_tower is not None:
+        options = _own_base(found, options)
         whole = _completed(parts, source, options)
         return Done([seen, *_write_whole(whole, to, output, source, options)], _next_of_model(output, ours))
     assert parts.projector is not None
@@ -213,6 +214,17 @@ def read_tower(source: str, options: Options) -> tuple[Tensors, Any, Any]:
         raise ModelError(f"{error}{hint}") from error
     tensors = {name: LazyTensor.of(tensor) for name, tensor in tower.state_dict().items()}
     return nested(tensors, tower.config), tower.config, image_processor
+
+
+def _own_base(found: Found, options: Options) -> Options:
+    """Let an export of XTuner that holds a whole language model and a whole tower be its own base."""
+    if found.kind != "xtuner-export" or options.base is not None:
+        return options
+    places = xtuner.folder_parts(found.path)
+    if not {"language_model", "vision_tower"} <= places.keys():
+        return options
+    tower = options.vision_tower or str(places["vision_tower"])
+    return replace(options, base=str(places["language_model"]), vision_tower=tower)
 
 
 def _completed(parts: Parts, source: str, options: Options) -> Whole:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ Kind = Literal[
     "adapter",
 ]
 PROJECTOR_MARKS = ("multi_modal_projector.", "linear_1.", "linear_2.")
+WEIGHT_FILES = (".bin", ".pt", ".pth", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,11 @@ def _folder(folder: Path) -> Found:
     file = folder / "config.json"
     config = read_settings(file) if file.is_file() else {}
     if (folder / "adapter_config.json").is_file():
-        return _adapter(folder)
+        return _adapter(folder, config)
     if "mm_vision_tower" in config:
-        alone = _projector_file(folder) if weight_file(folder) is None else None
-        if alone is not None:
-            return Found(
-                "llava-projector", alone, "config.json of the original LLaVA and a projector, no other weights"
-            )
+        alone = _only_file(folder) if weight_file(folder) is None else None
+        if alone is not None and alone.kind == "llava-projector":
+            return replace(alone, says="config.json of the original LLaVA and a projector, no other weights")
         return Found(
             "llava", folder, f"config.json names mm_vision_tower {config['mm_vision_tower']!r}: original LLaVA"
         )
@@ -101,9 +100,8 @@ def _by_files(folder: Path, config: dict[str, Any]) -> Found:
     parts = xtuner.folder_parts(folder)
     if "projector" in parts or (parts and not config):
         return Found("xtuner-export", folder, f"folders with {', '.join(parts)}: an export of XTuner")
-    alone = _projector_file(folder)
-    if alone is not None:
-        return Found("llava-projector", alone, "a file with tensors of mm_projector")
+    if "model_type" not in config and (alone := _only_file(folder)) is not None:
+        return alone
     seen = (
         f"config.json says model_type {config['model_type']!r}" if "model_type" in config else "there is no config.json"
     )
@@ -114,17 +112,36 @@ def _by_files(folder: Path, config: dict[str, Any]) -> Found:
     )
 
 
-def _adapter(folder: Path) -> Found:
-    if (folder / llava.BESIDE_LORA).is_file():
-        return Found("llava-lora", folder, f"an adapter and {llava.BESIDE_LORA}: a LoRA folder of the original LLaVA")
+def _adapter(folder: Path, config: dict[str, Any]) -> Found:
+    if (beside := llava.beside_lora(folder)) is not None:
+        return Found("llava-lora", folder, f"an adapter and {beside.name}: a LoRA folder of the original LLaVA")
+    if "mm_vision_tower" in config:
+        raise ModelError(
+            f"{folder}: a LoRA folder of the original LLaVA without its projector ({llava.BESIDE_LORA}), which LLaVA "
+            "writes when the training has ended. Next: get the folder whole."
+        )
     names = list(read_peft(folder))
     if any(mark in name for name in names for mark in ("language_model.", "vision_tower.", "multi_modal_projector.")):
         return Found("peft", folder, "an adapter of PEFT on Hugging Face's LLaVA")
     return Found("adapter", folder, "an adapter of PEFT on a language model or a vision tower")
 
 
-def _projector_file(folder: Path) -> Path | None:
-    for file in sorted(folder.glob("*.bin")):
-        if any("mm_projector." in name for name in read_file(file)):
-            return file
-    return None
+def _only_file(folder: Path) -> Found | None:
+    """Return what the one weight file of a folder is that can be converted by itself, None if there is none.
+
+    Raises:
+        ModelError: if there are several, or the only weight file cannot be read.
+    """
+    files = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHT_FILES]
+    if len(files) == 1:
+        return _file(files[0])
+    found = []
+    for file in files:
+        try:
+            found.append(_file(file))
+        except ModelError:  # an optimizer's state, training_args.bin: not what was meant
+            continue
+    if len(found) > 1:
+        names = ", ".join(one.path.name for one in found)
+        raise ModelError(f"{folder}: {names} could each be meant. Next: give one of them.")
+    return found[0] if found else None

@@ -16,7 +16,7 @@ from lorgnette.models.conversion.lora import lora_from, read_lora_settings, read
 from lorgnette.models.conversion.names import PartMap, listed, split, without_recomputed
 from lorgnette.models.conversion.parts import Parts, Projector, projector_from, sequential_names
 from lorgnette.models.conversion.settings import read_settings
-from lorgnette.models.conversion.weights import Tensors, read_file, read_folder
+from lorgnette.models.conversion.weights import Tensors, read_file, read_folder, weight_file
 from lorgnette.models.gemma import pin_activation
 
 FILES: PartMap = {
@@ -28,6 +28,7 @@ FILES: PartMap = {
     "lm_head.": ("language_model", "lm_head."),
 }
 BESIDE_LORA = "non_lora_trainables.bin"
+"""What LLaVA calls the file beside an adapter; it is found under any other name too."""
 BESIDE_LORA_PREFIXES = ("base_model.model.", "base_model.", "")
 """What stands in front of names in `non_lora_trainables.bin`; LLaVA's loader strips the same."""
 LANGUAGE_MODELS = {
@@ -191,23 +192,40 @@ def read_projector_file(file: Path) -> Parts:
     return Parts(None, None, read_projector_tensors(found, str(file)), notes)
 
 
+def beside_lora(folder: Path) -> Path | None:
+    """Find what was trained whole beside an adapter: the file with tensors of mm_projector, None if there is none."""
+    if (folder / BESIDE_LORA).is_file():
+        return folder / BESIDE_LORA
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".bin", ".safetensors") and file != weight_file(folder):
+            try:
+                names = list(read_file(file))
+            except ModelError:  # training_args.bin and its like hold no tensors
+                continue
+            if any("mm_projector." in name for name in names):
+                return file
+    return None
+
+
 def read_lora(folder: Path) -> Parts:
     """Read a LoRA folder: the adapter of the language model, and what was trained whole beside it.
 
     Raises:
         ModelError: if tensors belong nowhere.
     """
+    file = beside_lora(folder)
+    assert file is not None  # by this it was known
     settings = read_lora_settings(folder)
     adapter = split(read_peft(folder), FILES, str(folder))
     foreign = sorted(set(adapter) - {"language_model"})
     if foreign:
         raise ModelError(f"{folder}: the adapter changes the {foreign[0]}; LLaVA puts LoRA on the language model only.")
-    beside = {_beside_lora(name): tensor for name, tensor in read_file(folder / BESIDE_LORA).items()}
-    parts = split(beside, FILES, str(folder / BESIDE_LORA))
+    beside = {_beside_lora(name): tensor for name, tensor in read_file(file).items()}
+    parts = split(beside, FILES, str(file))
     foreign = sorted(set(parts) - {"vision_tower", "projector"})
     if foreign:
         names = [name for part in foreign for name in parts[part]]
-        raise ModelError(f"{folder / BESIDE_LORA}: {listed(names)} were trained whole beside LoRA: not supported.")
+        raise ModelError(f"{file}: {listed(names)} were trained whole beside LoRA: not supported.")
     lora = lora_from(adapter.get("language_model", {}), settings, str(folder))
     return Parts(lora, parts.get("vision_tower"), read_projector_tensors(parts.get("projector", {}), str(folder)))
 

@@ -21,10 +21,12 @@ from torch import nn
 from lorgnette.errors import ModelError
 from lorgnette.models.conversion.names import listed, require_same, shapes_of
 from lorgnette.models.conversion.settings import read_settings
-from lorgnette.models.conversion.weights import Tensors, read_folder
+from lorgnette.models.conversion.weights import Tensors, finite, read_folder
 from lorgnette.run import write_json
 
 LORA_A, LORA_B, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
+CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Values of `init_lora_weights` with which PEFT subtracts the new matrices from the base."""
 PEFT_PREFIX = "base_model.model."
 """What PEFT puts in front of every name in its files."""
 
@@ -119,6 +121,13 @@ def lora_from(tensors: Tensors, settings: Mapping[str, Any], where: str) -> Adap
     """
     if settings.get("bias", "none") != "none":
         raise ModelError(f"{where}: LoRA with bias {settings['bias']!r} is not supported. Allowed: none.")
+    start = settings.get("init_lora_weights", True)
+    if isinstance(start, str) and start.startswith(CHANGES_THE_BASE):
+        raise ModelError(
+            f"{where}: init_lora_weights {start!r} took weights out of the base when the training began, so these "
+            "matrices alone, on the whole base, are another model. Next: lorgnette model merge, which does the same to "
+            "the base, and convert the merged model."
+        )
     if not tensors or "lora_alpha" not in settings:
         lacks = "lora_alpha in its settings" if tensors else "tensor of LoRA"
         raise ModelError(f"{where}: there is no {lacks}. Next: copy the folder anew.")
@@ -242,7 +251,7 @@ def write_peft(
     }
     settings |= {name: value for name, value in unusual.items() if value}
     write_json(folder / "adapter_config.json", settings)
-    read = {f"{PEFT_PREFIX}{name}": tensor.read().clone() for name, tensor in tensors.items()}
+    read = {f"{PEFT_PREFIX}{name}": finite(name, tensor).clone() for name, tensor in tensors.items()}
     save_file(read, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 

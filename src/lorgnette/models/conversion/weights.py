@@ -103,18 +103,23 @@ def read_pickle(file: Path) -> Any:
             # only the zipped form, written since torch 1.6, can be mapped; the older one is read as a whole
             return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL (\S+)|function (<.*?>)|(?:got|instantiate) (<.*?>)", str(error))
-        what = next(filter(None, asked.groups()), "code") if asked else "code"
-        raise ModelError(
-            f"{file}: this pickle wants to run {what}. Weights are tensors only; a pickle that runs code when it is "
-            "opened could do anything to this machine, so it is refused. Next: get the file as safetensors, or, on a "
-            "machine where you trust it, load it with the program that wrote it and save its tensors alone."
-        ) from error
+        raise ModelError(f"{file}: {wants_more(error)}") from error
     except Exception as error:  # a spoiled archive fails in many ways
         raise ModelError(
             f"{file}: cannot be read as weights of torch ({first_line(error)}). Next: copy the file anew; it is "
             "truncated or damaged."
         ) from error
+
+
+def wants_more(error: Exception) -> str:
+    """Say what a pickle asked for, from the error with which torch refused it."""
+    asked = re.search(r"GLOBAL (\S+)|function (<.*?>)|(?:got|instantiate) (<.*?>)", str(error))
+    what = next(filter(None, asked.groups()), "code") if asked else "code"
+    return (
+        f"this pickle wants to run {what}. Weights are tensors only; a pickle that runs code when it is opened could "
+        "do anything to this machine, so it is refused. Next: get the file as safetensors, or, on a machine where you "
+        "trust it, load it with the program that wrote it and save its tensors alone."
+    )
 
 
 def read_file(file: Path) -> Tensors:
@@ -221,7 +226,11 @@ def _read_shards(index: Path) -> Tensors:
 
 
 def write_weights(tensors: Tensors, folder: Path, max_shard_bytes: int = 4_000_000_000) -> None:
-    """Write `model.safetensors`, or shards with their index; one shard at a time is in memory."""
+    """Write `model.safetensors`, or shards with their index; one shard at a time is in memory.
+
+    Raises:
+        ModelError: naming a tensor with numbers that are not finite.
+    """
     shards: list[list[str]] = [[]]
     size = 0
     for name, tensor in tensors.items():
@@ -236,7 +245,7 @@ def write_weights(tensors: Tensors, folder: Path, max_shard_bytes: int = 4_000_0
     folder.mkdir(parents=True, exist_ok=True)
     for file, names in zip(files, shards, strict=True):
         # a copy of each: safetensors refuses tensors that share memory, as split and mapped ones do
-        read = {name: tensors[name].read().clone(memory_format=torch.contiguous_format) for name in names}
+        read = {name: finite(name, tensors[name]).clone(memory_format=torch.contiguous_format) for name in names}
         save_file(read, folder / file, metadata={"format": "pt"})
     if len(shards) > 1:
         places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
@@ -246,4 +255,19 @@ def write_weights(tensors: Tensors, folder: Path, max_shard_bytes: int = 4_000_0
 
 def write_pickle(tensors: Tensors, file: Path) -> None:
     """Write the `.bin` that older programs read: named tensors, nothing else."""
-    torch.save({name: tensor.read().clone() for name, tensor in tensors.items()}, file)
+    torch.save({name: finite(name, tensor).clone() for name, tensor in tensors.items()}, file)
+
+
+def finite(name: str, tensor: LazyTensor) -> torch.Tensor:
+    """Read a tensor that is to be written.
+
+    Raises:
+        ModelError: naming it, if it holds numbers that are not finite.
+    """
+    value = tensor.read()
+    if not bool(value.isfinite().all()):
+        raise ModelError(
+            f"{name} holds numbers that are not finite ({value.dtype}). Next: get the source anew, it is damaged "
+            "or of a failed training; with --dtype float16, take bfloat16, which holds larger numbers."
+        )
+    return value
