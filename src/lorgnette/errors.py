@@ -87,6 +87,12 @@ class GradientError(RunError):
     """A part that the recipe trains received no gradient in the first step."""
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether memory ran out, of the machine or of an accelerator: torch says so in a `RuntimeError`."""
+    said = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the closest allowed name, or an empty string if none is close."""
     found = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)

@@ -50,6 +50,7 @@ def train(recipe: RecipeFile, overrides: Overrides = None, output: Output = None
     console.print(
         f"\nThe model is in {merged}\nNext: lorgnette run {recipe} --output {folder}      (to measure it)",
         soft_wrap=True,
+        markup=False,
     )
 
 

@@ -13,7 +13,7 @@ from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import fingerprint, load_config
 from lorgnette.models.trainable import Mode, Part, freeze_all_but, parts_table
-from lorgnette.run import read_json
+from lorgnette.run import read_json_object
 
 SCALES_IMAGE_FEATURES_BEFORE_5_4 = ("gemma",)
 """Language models whose input transformers before 5.4 scaled, image features included."""
@@ -37,7 +37,7 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
     facts = [("model", learner.source)]
     record = Path(learner.source) / "lorgnette.json"
     if record.is_file():
-        facts.append(("kind", str(read_json(record).get("kind", "unknown"))))
+        facts.append(("kind", str(read_json_object(record).get("kind", "unknown"))))
     if isinstance(learner, Llava):
         config = learner.core.config
         height, width = learner.image_size

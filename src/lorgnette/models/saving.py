@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from lorgnette.data.templates import stop_ids
 from lorgnette.models.llava import Llava
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, save_prompt
-from lorgnette.run import whole_folder
+from lorgnette.run import whole_folder, write_json
 
 NESTED_TOWERS = ("clip_vision_model", "siglip_vision_model")
 """Towers whose tensors lie under `vision_tower.vision_model.` in files."""
@@ -57,16 +57,16 @@ def write_beside_weights(llava: Llava, folder: Path, record: dict[str, Any], ver
     name_tokenizer_for_both(folder / "tokenizer_config.json")
     if llava.soft_prompt is not None:
         save_prompt(llava.soft_prompt, folder / PROMPT_FOLDER)
-    (folder / "lorgnette.json").write_text(json.dumps(record, indent=2, ensure_ascii=False))
+    write_json(folder / "lorgnette.json", record)
 
 
 def _finish_config(file: Path, version: str | None) -> None:
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     content.pop("use_cache", None)  # the trainer switches it off; a finished model is to generate with its cache
     spell_rotary(content["text_config"])
     if version is not None:
         content["transformers_version"] = version
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False))
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def spell_rotary(text_config: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ def spell_rotary(text_config: dict[str, Any]) -> None:
 
 def name_tokenizer_for_both(file: Path) -> None:
     """Name the tokenizer's class as 4.57 knows it; version 5 reads that name too."""
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     if content.get("tokenizer_class") == "TokenizersBackend":
         content["tokenizer_class"] = "PreTrainedTokenizerFast"
         # without this 4.57 adds token types, which LLaVA refuses
@@ -89,7 +89,7 @@ def name_tokenizer_for_both(file: Path) -> None:
         tokens = content.pop("extra_special_tokens", None)
         if isinstance(tokens, list):
             content["additional_special_tokens"] = tokens
-        file.write_text(json.dumps(content, indent=2, ensure_ascii=False))
+        file.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def _rename_tensors(folder: Path) -> None:
@@ -102,9 +102,9 @@ def _rename_tensors(folder: Path) -> None:
         shutil.move(renamed, shard)
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        content = json.loads(index.read_text())
+        content = json.loads(index.read_text(encoding="utf-8"))
         content["weight_map"] = {_old_name(name): shard for name, shard in content["weight_map"].items()}
-        index.write_text(json.dumps(content, indent=2))
+        index.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def _old_name(name: str) -> str:

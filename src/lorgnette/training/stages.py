@@ -32,7 +32,7 @@ from lorgnette.models.trainable import (
 from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
 from lorgnette.recipe.sections import Stage
-from lorgnette.run import last_whole_checkpoint, read_json, write_json
+from lorgnette.run import last_whole_checkpoint, read_json_object, write_json
 from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
 from lorgnette.training.samples import render_sources
@@ -94,6 +94,7 @@ def run_stage(
     }
     if is_main():
         write_json(folder / "stage.json", about)
+    bar = ProgressBar(stage.name, console)
     trainer = RowTrainer(
         prepared,
         args,
@@ -102,7 +103,7 @@ def run_stage(
         learner.collator(stage.share_images),
         modes,
         rates,
-        [ProgressBar(stage.name, console), MetricsFile(metrics, stage.name)],
+        [bar, MetricsFile(metrics, stage.name)],
         share_images=stage.share_images,
     )
     if checkpoint is not None:
@@ -112,7 +113,10 @@ def run_stage(
         load_trained(prepared.module, checkpoint)
         trainer.state.global_step = steps
     else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            bar.progress.stop()  # a bar that was left behind keeps the terminal's cursor
     if trainer.state.global_step != steps:
         raise RunError(f"{stage.name}: ended after {trainer.state.global_step} of {steps} steps.")
     # with bf16 accelerate wraps the model's forward in autocast; what comes after is to run in the weights' own dtype
@@ -125,7 +129,7 @@ def run_stage(
 
 def restore_stage(stage: Stage, learner: Learner, folder: Path, *, keep_projector: bool = False) -> Learner:
     """Bring back the result of a stage that has ended onto the model that it started from."""
-    base = read_json(folder / TRAINED_FOLDER / "lorgnette.json")["base_fingerprint"]
+    base = read_json_object(folder / TRAINED_FOLDER / "lorgnette.json").get("base_fingerprint")
     if base != fingerprint(learner.source):
         raise InputError(
             f"{folder}: was trained on another model than {learner.source} is now. It is left as it is. Next: bring "
@@ -142,7 +146,7 @@ def require_same_origin(folder: Path, made_from: dict[str, str]) -> None:
     Raises:
         InputError: naming what has changed.
     """
-    before = read_json(folder / "stage.json").get("made_from", {})
+    before = read_json_object(folder / "stage.json").get("made_from", {})
     changed = [name for name, value in made_from.items() if before.get(name) != value]
     if changed:
         raise InputError(

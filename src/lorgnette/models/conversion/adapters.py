@@ -44,7 +44,7 @@ from lorgnette.models.conversion.weights import Tensors
 from lorgnette.models.gemma import NEW, OLD, image_feature_scale, side_of
 from lorgnette.models.loading import explained, load_config
 from lorgnette.models.saving import NESTED_TOWERS
-from lorgnette.run import library_versions, read_json, whole_folder
+from lorgnette.run import library_versions, read_json_object, whole_folder
 
 LANGUAGE_MODEL, TOWER, PROJECTOR = "model.language_model.", "model.vision_tower.", "model.multi_modal_projector"
 """Where the parts stand in the memory of transformers 5."""
@@ -260,7 +260,7 @@ def _write_llava(parts: Parts, base: Base, folder: Path, vision_tower: str | Non
         projector = whole.projector.meant_for(True, image_feature_scale(base.text))
     rows = original_rows(base.text.vocab_size, base.llava.image_token_id)
     settings = local_folder(base.source) / "preprocessor_config.json"
-    pads = settings.is_file() and bool(read_json(settings).get("do_pad"))
+    pads = settings.is_file() and bool(read_json_object(settings).get("do_pad"))
     tower = parts.vision_tower
     config = llava_writing.original_config(base.llava, projector, vision_tower, pads, own_tower=tower is not None)
     config["vocab_size"] = rows
