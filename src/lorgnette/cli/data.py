@@ -196,11 +196,12 @@ def _show(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore) -> 
 def _check(
     parts: Sequence[Part], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str
 ) -> None:
-    from lorgnette.data.check.files import require_empty, root_of, write_check, write_fixed  # noqa: PLC0415
+    from lorgnette.data.check.files import require_empty, require_report, root_of, write_check, write_fixed  # noqa: PLC0415
     from lorgnette.data.check.sources import check_parts  # noqa: PLC0415
     from lorgnette.data.check.terminal import print_checked  # noqa: PLC0415
     from lorgnette.progress import progress_bar  # noqa: PLC0415
 
+    require_report(page)
     if fix is not None:
         require_empty(fix)
     with progress_bar(console) as progress:
@@ -213,7 +214,7 @@ def _check(
         )
     for found in checked:
         print_checked(found, console)
-    numbers = write_check(page, f"Check of {source}", checked, store)
+    numbers = write_check(page, source, checked, store)
     console.print(f"{store.asked:,} images, {store.decoded:,} of them decoded now", soft_wrap=True)
     console.print(f"The report is in {page}, the same as numbers in {numbers}", markup=False, soft_wrap=True)
     if fix is not None:

@@ -6,7 +6,7 @@ import re
 
 from lorgnette.data.sample import IMAGE_TAG
 from lorgnette.errors import DataError, nearest
-from lorgnette.evaluation.tasks.task import Document
+from lorgnette.evaluation.tasks.task import Document, is_unicode
 
 FIELD = re.compile(r"\{([A-Za-z_][A-Za-z_0-9]*)\}(\s*)")
 
@@ -18,7 +18,8 @@ def fill(prompt: str, document: Document) -> str:
     is no hint. Braces around anything but a name are text, and so is whatever a document brings.
 
     Raises:
-        DataError: if the prompt names a field that the document does not have, or an image tag comes from a text.
+        DataError: if the prompt names a field that the document does not have, cannot be tokenised, or an image tag
+            comes from a text.
     """
     fields = {"question": document.question, **document.fields}
 
@@ -32,6 +33,8 @@ def fill(prompt: str, document: Document) -> str:
         return fields[name] + space if fields[name] else ""
 
     text = FIELD.sub(text_of, prompt)
+    if not is_unicode(text):
+        raise DataError(f"document {document.id}: the prompt holds half of a surrogate pair, which is no character.")
     if IMAGE_TAG in text:
         raise DataError(
             f"document {document.id}: the prompt or question holds {IMAGE_TAG}, which stands for an image; images go "

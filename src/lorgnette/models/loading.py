@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from lorgnette.data.templates import TEMPLATES, chat_template
-from lorgnette.errors import InputError, LorgnetteError, ModelError, nearest
+from lorgnette.errors import InputError, LorgnetteError, ModelError, is_out_of_memory, nearest
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
 from lorgnette.models.gemma import correct_projector, pin_activation
 from lorgnette.models.llava import Llava, blank_image
@@ -98,7 +98,8 @@ def load_llava(
     if template is not None:
         chat_template(tokenizer, template)  # refuses a template that this tokenizer cannot end
         tokenizer.chat_template = TEMPLATES[template].jinja
-    llava = replace(bind(model.eval(), tokenizer, image_processor, source), quantization=quantization)
+    with explained(source, "model with its processor"):
+        llava = replace(bind(model.eval(), tokenizer, image_processor, source), quantization=quantization)
     prompt = Path(source) / PROMPT_FOLDER
     return replace(llava, soft_prompt=read_prompt(model, prompt)) if prompt.is_dir() else llava
 
@@ -189,6 +190,8 @@ def explained(source: str, what: str) -> Iterator[None]:
     except LorgnetteError:
         raise
     except Exception as error:  # what a broken folder makes the libraries raise has no common class
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         path = Path(source)
         if path.is_dir():

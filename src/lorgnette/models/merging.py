@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,17 +20,19 @@ from safetensors.torch import load_file
 from lorgnette.data.images import keep_image
 from lorgnette.data.readers import read_samples
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
-from lorgnette.errors import DataError, InputError, ModelError, RunError
+from lorgnette.errors import DataError, InputError, ModelError
 from lorgnette.models.adapters import TRAINED, merge, require_equal_logits, require_same_tensors
 from lorgnette.models.learner import Learner, load_model, save_model
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import DTYPES, explained, fingerprint
 from lorgnette.models.quantization import take_dequantized
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
-from lorgnette.run import library_versions, read_json
+from lorgnette.run import library_versions, read_json_object
 
 TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
 """Largest difference of logits, relative to the largest one, that rounding to a dtype explains."""
+SHARD_SIZE = re.compile(r"[1-9]\d*(\.\d+)?[KMGT]B", re.IGNORECASE | re.ASCII)
+"""What transformers takes; it would complain when everything is merged."""
 
 
 def merge_adapters(
@@ -53,11 +56,13 @@ def merge_adapters(
         images: the folder of their images.
 
     Raises:
-        InputError: if the base is not the one that an adapter was trained on, or the output exists.
+        InputError: if the base is not the one that an adapter was trained on, the output exists, or the size is none.
         RunError: if the logits differ by more than rounding explains.
     """
     if output.exists():
         raise InputError(f"{output}: exists already and is left as it is. Next: choose another OUTPUT.")
+    if not SHARD_SIZE.fullmatch(max_shard_size):
+        raise InputError(f"--max-shard-size {max_shard_size}: Allowed: a number of KB, MB, GB or TB, such as 4GB.")
     learner = load_model(base, torch.float32)
     asked = _noise() if samples is None else _first(samples, images)
     for adapter in adapters:
@@ -79,7 +84,7 @@ def merge_adapters(
         save_model(learner, unchecked, record, max_shard_size)
         written = load_model(str(unchecked), torch.float32)
         difference = require_equal_logits(before, _logits(written, asked), TOLERANCES[dtype])
-    except RunError:
+    except BaseException:  # also one who stops it, and a full disk
         shutil.rmtree(unchecked, ignore_errors=True)
         raise
     unchecked.rename(output)
@@ -88,11 +93,11 @@ def merge_adapters(
 
 def _with_adapter(learner: Learner, base: str, folder: Path) -> Learner:
     """Put what a folder holds onto the model: LoRA and projector, tensors trained in place, a soft prompt."""
-    record = read_json(folder / "lorgnette.json") if (folder / "lorgnette.json").is_file() else {}
+    record = read_json_object(folder / "lorgnette.json") if (folder / "lorgnette.json").is_file() else {}
     trained_on = record.get("base_fingerprint")
     if trained_on is not None and trained_on != fingerprint(base):
         raise InputError(
-            f"{folder}: was trained on {record.get('base')} ({trained_on[:19]}...), which {base} "
+            f"{folder}: was trained on {record.get('base')} ({str(trained_on)[:19]}...), which {base} "
             f"({fingerprint(base)[:19]}...) is not. Next: give the base that it was trained on."
         )
     found = [name for name in ("adapter_config.json", TRAINED, PROMPT_FOLDER) if (folder / name).exists()]

@@ -134,6 +134,6 @@ def _json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file}: is no JSON ({error}). Next: copy it anew.") from error
     return content if isinstance(content, dict) else {}

@@ -165,7 +165,7 @@ def read_config(folder: Path) -> Any:
     """
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{folder}: cannot read config.json ({error}).") from error
     return llama_config(content, str(folder))
 

@@ -88,7 +88,7 @@ def read_config(folder: Path) -> Original:
         content = json.loads(file.read_text(encoding="utf-8"))
         name = content["model_type"]
         tower = content["mm_vision_tower"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{file}: is no config.json of the original LLaVA ({error!r}).") from error
     if name not in LANGUAGE_MODELS:
         raise ModelError(f"{file}: model_type {name!r} is not supported. Allowed: {', '.join(LANGUAGE_MODELS)}.")

@@ -93,7 +93,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     file = folder / "adapter_config.json"
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file}: cannot be read ({error}). Next: copy the folder anew.") from error
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         raise ModelError(f"{file}: is no adapter of PEFT with peft_type LORA.")

@@ -119,7 +119,7 @@ def _content(token: Any) -> str:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file}: cannot be read ({error}). Next: copy it anew.") from error
     if not isinstance(content, dict):
         raise ModelError(f"{file}: is no JSON object.")

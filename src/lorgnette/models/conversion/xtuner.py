@@ -38,6 +38,8 @@ LORA_SETTINGS = {"language_model": "llm_lora", "vision_tower": "visual_encoder_l
 FOLDERS = {"language_model": "llm", "vision_tower": "visual_encoder", "projector": "projector"}
 """Part -> its folder in an export; an adapter's name ends in `_adapter`."""
 DEEPSPEED = "mp_rank_00_model_states.pt"
+MOST_LAYERS = 16
+"""Of a projector."""
 
 
 def is_checkpoint(content: Any) -> bool:
@@ -157,7 +159,7 @@ def _part_of(folder: Path) -> str | None:
         return "vision_tower" if is_of_tower(read_peft(folder)) else "language_model"
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict):
         return None
@@ -195,7 +197,9 @@ def _read_projector(folder: Path) -> Projector:
     if content.get("hidden_act", "gelu") != "gelu":
         raise ModelError(f"{folder}: the projector's activation is {content['hidden_act']!r}. Allowed: gelu.")
     tensors = split(read_folder(folder), {"model.": ("projector", "")}, str(folder))["projector"]
-    depth = int(content.get("depth", 2))
+    depth = content.get("depth", 2)
+    if type(depth) is not int or not 1 <= depth <= MOST_LAYERS:
+        raise ModelError(f"{folder}: config.json says depth {depth!r:.80}. Allowed: 1 to {MOST_LAYERS} layers.")
     return projector_from(tensors, tuple(f"{2 * n}." for n in range(depth)), True, str(folder))
 
 
