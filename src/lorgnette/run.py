@@ -142,7 +142,9 @@ def append_json_line(path: Path, row: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", errors="replace")
     with path.open("ab+") as stream:
-        if stream.tell() and os.pread(stream.fileno(), 1, stream.tell() - 1) != b"\n":
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, end - 1))
+        if end and stream.read(1) != b"\n":
             stream.seek(0)
             stream.truncate(stream.read().rfind(b"\n") + 1)
         stream.write(line)

@@ -73,10 +73,10 @@ def test_a_report_never_overwrites_the_data(tmp_path: Path) -> None:
     """The numbers lie beside the page under its name: in `checks/`, and with some --report, that is where data lies."""
     data = good_rows(tmp_path / "checks", 2)
     before = data.read_bytes()
-    for words in ((), ("--report", "checks/data.html"), ("--report", data), ("--report", "checks")):
+    for words in ((), ("--report", "checks/data.html"), ("--report", data), ("--report", "checks"), ("--report", "")):
         output, error = call("check", data, *words, "--workers", "1")
         assert isinstance(error, InputError), (words, output)
-        assert "checks" in str(error)
+        assert "--report" in str(error)
         assert data.read_bytes() == before
     for _ in range(2):  # those of a check may be written anew
         assert call("check", data, "--report", "page.html", "--workers", "1")[1] is None

@@ -61,6 +61,7 @@ def check(
 
     Example: lorgnette data check train.json --images pictures --model runs/quickstart/merged --fix fixed
     """
+    from lorgnette.data.check.files import require_report  # noqa: PLC0415
     from lorgnette.data.image_store import cores, image_store  # noqa: PLC0415
 
     share = MAX_BAD_SHARE if max_bad_share is None else max_bad_share
@@ -84,7 +85,8 @@ def check(
         spec = _spec(source, split, images, options)
         parts = [_part(spec, "train", format, limit, renderer)]
         parts += [_part(replace(spec, path=path), "validation", format, None, renderer) for path in held_out or ()]
-    page = report or Path("checks") / f"{Path(source).stem}.html"
+    page = Path("checks") / f"{Path(source).stem}.html" if report is None else report
+    require_report(page)
     with image_store(workers or cores()) as store:
         if show is not None:
             _show(parts, show, page, store)
@@ -196,12 +198,11 @@ def _show(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore) -> 
 def _check(
     parts: Sequence[Part], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str
 ) -> None:
-    from lorgnette.data.check.files import require_empty, require_report, root_of, write_check, write_fixed  # noqa: PLC0415
+    from lorgnette.data.check.files import require_empty, root_of, write_check, write_fixed  # noqa: PLC0415
     from lorgnette.data.check.sources import check_parts  # noqa: PLC0415
     from lorgnette.data.check.terminal import print_checked  # noqa: PLC0415
     from lorgnette.progress import progress_bar  # noqa: PLC0415
 
-    require_report(page)
     if fix is not None:
         require_empty(fix)
     with progress_bar(console) as progress:

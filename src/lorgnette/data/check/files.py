@@ -32,9 +32,9 @@ def require_report(page: Path) -> Path:
     Raises:
         InputError: if the page is no HTML file, or there is another file where its numbers go: perhaps the data.
     """
-    numbers = page.with_suffix(".json")
     if page.suffix.lower() not in (".html", ".htm") or page.is_dir():
         raise InputError(f"--report {page}: is no page. Allowed: a file that ends in .html. Nothing was written.")
+    numbers = page.with_suffix(".json")
     if numbers.exists() and not (numbers.is_file() and numbers.read_bytes()[: len(OF_A_CHECK)] == OF_A_CHECK):
         raise InputError(
             f"{numbers}: the numbers of the check would go there, and it holds something else. It is left as it is. "
