@@ -150,6 +150,30 @@ def test_a_written_folder_that_answers_otherwise_is_taken_away(
     assert sorted(path.name for path in tmp_path.iterdir() if "merged" in path.name) == []
 
 
+def test_a_merge_that_is_stopped_leaves_nothing(
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = merging.load_model
+
+    def stopped(source, *more, **named):
+        if str(source).endswith(".unchecked"):
+            raise KeyboardInterrupt
+        return load(source, *more, **named)
+
+    monkeypatch.setattr(merging, "load_model", stopped)
+    assert lorgnette(monkeypatch, "model", "merge", base, adapter, "-o", tmp_path / "merged") == 130
+    assert sorted(path.name for path in tmp_path.iterdir() if "merged" in path.name) == []
+
+
+@pytest.mark.parametrize("size", ["", "4", "GB", "0GB", "-1GB", "4 G", "nanGB", "4GiB"])
+def test_a_shard_size_that_is_none_is_refused_before_the_merge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    words = ("model", "merge", tmp_path, tmp_path, "-o", tmp_path / "merged", f"--max-shard-size={size}")
+    assert lorgnette(monkeypatch, *words) == 2
+    assert "such as 4GB" in capsys.readouterr().err
+
+
 def test_folders_without_an_adapter_are_refused(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     assert lorgnette(monkeypatch, "model", "merge", base, tmp_path / "empty", "-o", tmp_path / "merged") == 2

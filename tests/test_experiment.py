@@ -202,6 +202,37 @@ def test_a_folder_of_another_recipe_is_refused_and_left_alone(
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")}
 
 
+def test_a_folder_with_other_things_is_no_run_folder(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A `base` that lies there would be taken for the one that the recipe builds."""
+    (tmp_path / "mine" / "base").mkdir(parents=True)
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "mine") == 2
+    assert "mine: holds other things than a run (base)" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [".lock", "base"]
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", "null", '{"model": 3}', '{"model": {"fingerprint": []}}', "[" * 99_999]
+)
+def test_a_result_that_was_spoiled_is_named(
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    finished: Path,
+    content: str,
+) -> None:
+    assert lorgnette(monkeypatch, "run", recipe, "--output", finished) == 0
+    shutil.copytree(finished, tmp_path / "run")
+    result = tmp_path / "run" / "evaluation" / "before" / "easy-vqa" / "result.json"
+    result.write_text(content)
+    capsys.readouterr()
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "run") == 2
+    assert "result.json: " in capsys.readouterr().err
+    assert result.read_text() == content
+
+
 def test_what_changed_since_is_noticed(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,6 +92,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether memory ran out, of the machine or of an accelerator: torch says so in a `RuntimeError`."""
+    said = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the closest allowed name, or an empty string if none is close."""
     found = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)

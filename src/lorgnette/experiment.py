@@ -34,7 +34,7 @@ from lorgnette.processes import is_main, processes
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Recipe, Stage
 from lorgnette.recipe_model import built, plan_of
-from lorgnette.run import RECORD, append_json_line, locked, provenance, read_json, write_text
+from lorgnette.run import RECORD, append_json_line, locked, provenance, read_json_object, write_text
 from lorgnette.training.arguments import training_arguments
 from lorgnette.training.hand_over import brings_projector, merged_model, needs_start, put_projector
 from lorgnette.training.samples import samples_of
@@ -101,10 +101,16 @@ def keep_recipe(recipe: Recipe, output: Path) -> None:
     """Write the resolved recipe into the run folder, or check that it is the one already there.
 
     Raises:
-        InputError: if the folder holds a run of another recipe.
+        InputError: if the folder holds a run of another recipe, or something else.
     """
     file = output / "recipe.yaml"
     if not file.exists():
+        foreign = [path.name for path in output.iterdir() if path.name not in (".lock", "recipe.yaml.unfinished")]
+        if foreign:  # a `base` or `merged` among them would be taken for the run's own
+            raise InputError(
+                f"{output}: holds other things than a run ({', '.join(sorted(foreign)[:5])}). They are left as they "
+                "are. Next: choose another --output."
+            )
         write_text(file, resolved_yaml(recipe))
         return
     # where the run lies is no part of what it does
@@ -163,7 +169,7 @@ def measure(
         result = folder / task.name / RESULT
         if not result.exists():
             missing.append(task)
-        elif read_json(result)["model"]["fingerprint"] != named["fingerprint"]:
+        elif _measured_on(result) != named["fingerprint"]:
             raise InputError(
                 f"{result}: was measured on another model than {model} is now. It is left as it is. Next: delete "
                 f"{folder}, or choose another --output."
@@ -183,6 +189,12 @@ def measure(
             console=console,
             label=f"{folder.name} {spec.name}",
         )
+
+
+def _measured_on(result: Path) -> object:
+    """Return the fingerprint of the model that a result says it was measured on; None where it says nothing."""
+    model = read_json_object(result).get("model")
+    return model.get("fingerprint") if isinstance(model, dict) else None
 
 
 def train(recipe: Recipe, output: Path, console: Console) -> str:

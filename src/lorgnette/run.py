@@ -48,10 +48,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     unfinished.mkdir(parents=True)
     try:
         yield unfinished
+        sync_tree(unfinished)
     except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)  # a full disk should not stay full
         raise
-    sync_tree(unfinished)
     if folder.exists():
         shutil.rmtree(folder)
     unfinished.rename(folder)
@@ -104,10 +104,22 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: cannot be read as JSON ({error}). Next: delete it and run the command again."
         ) from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DataError: if the file is missing, no JSON, or another value.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: is no JSON object. Next: delete it and run the command again.")
+    return value
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -117,27 +129,28 @@ def read_record(folder: Path) -> dict[str, Any]:
         DataError: if its record is no JSON object.
     """
     file = folder / RECORD
-    record = read_json(file) if file.is_file() else {}
-    if not isinstance(record, dict):
-        raise DataError(f"{file}: is no JSON object. Next: copy the folder anew.")
-    return record
+    return read_json_object(file) if file.is_file() else {}
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read the whole lines of a file that may have been cut while it was written; none if there is no file.
 
     Raises:
-        DataError: naming the line that is no JSON object.
+        DataError: naming the line that is no JSON object, or if it is no file.
     """
     if not path.exists():
         return []
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}). Next: move it away and run the command again.") from error
     rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n"):
             break  # the process was killed within this line
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: no JSON object. Next: delete the file and run the command again.")
@@ -151,10 +164,16 @@ def write_json_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def append_json_line(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON object as a line."""
+    """Append one JSON object as a line; what a kill or a full disk left of a line before is taken away."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", errors="replace")
+    with path.open("ab+") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, end - 1))
+        if end and stream.read(1) != b"\n":
+            stream.seek(0)
+            stream.truncate(stream.read().rfind(b"\n") + 1)
+        stream.write(line)
 
 
 def file_hash(path: Path) -> str:

@@ -69,6 +69,19 @@ def test_a_bad_file_exits_with_2_after_everything_is_written(tmp_path: Path) -> 
     assert error is None
 
 
+def test_a_report_never_overwrites_the_data(tmp_path: Path) -> None:
+    """The numbers lie beside the page under its name: in `checks/`, and with some --report, that is where data lies."""
+    data = good_rows(tmp_path / "checks", 2)
+    before = data.read_bytes()
+    for words in ((), ("--report", "checks/data.html"), ("--report", data), ("--report", "checks"), ("--report", "")):
+        output, error = call("check", data, *words, "--workers", "1")
+        assert isinstance(error, InputError), (words, output)
+        assert "--report" in str(error)
+        assert data.read_bytes() == before
+    for _ in range(2):  # those of a check may be written anew
+        assert call("check", data, "--report", "page.html", "--workers", "1")[1] is None
+
+
 def test_a_shown_row_is_marked_and_has_a_page(tmp_path: Path) -> None:
     file = good_rows(tmp_path / "d", 3)
     output, error = call("check", file, "--show", "2-1", "--model", STARTER, "--workers", "1")

@@ -34,6 +34,8 @@ def test_scores_may_have_a_scale_of_their_own(make_folder: Make, row: Make) -> N
         (lambda line: line.update(kind=3), "'kind' must be a string or null, found 3"),
         (lambda line: line.update(score=True), "'score' must be a finite number, found True"),
         (lambda line: line.update(score=float("nan")), "'score' must be a finite number, found nan"),
+        (lambda line: line.update(score=10**400), "'score' must be a finite number, found 1000"),
+        (lambda line: line.update(score=1e308), "'score' must be a finite number, found 1e+308"),
         (lambda line: line.update(stopped_by=1), "'stopped_by' must be a string or null"),
         (lambda line: line.update(reference=[1]), "'reference' must be a string or a list of strings"),
         (lambda line: line.pop("reference"), "'reference' must be a string or a list of strings, found nothing"),

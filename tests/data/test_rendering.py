@@ -235,3 +235,21 @@ def test_what_a_template_adds_after_the_last_answer_only_is_not_its_end_of_turn(
         assert chat_template(tokenizer).end_of_turn == "<|im_end|>"
     finally:
         tokenizer.chat_template = TEMPLATES["chatml"].jinja
+
+
+@pytest.mark.parametrize(
+    ("jinja", "reason"),
+    [
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{% for i in range(10 ** 9) %}{% endfor %}", "Range too big"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+        ("{{ messages[9].content }}", "has no element 9"),
+        ("{% for", "Expected"),
+    ],
+)
+def test_a_template_is_a_program_that_may_fail(tmp_path: Path, jinja: str, reason: str) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    tokenizer.chat_template = jinja
+    with pytest.raises(ModelError, match=reason) as caught:
+        chat_template(tokenizer)
+    assert "Next: mend its chat template" in str(caught.value)

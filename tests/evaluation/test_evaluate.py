@@ -100,6 +100,19 @@ def test_answers_are_kept_when_scoring_fails_and_scored_when_it_works(
     assert [(row["id"], row["answer"]) for row in rows] == [(row["id"], row["answer"]) for row in kept]
 
 
+def test_a_prompt_that_no_tokenizer_reads_is_refused_before_anything_is_asked(ask, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="half of a surrogate pair"):
+        ask(mmbench(tmp_path), settings=Settings(max_new_tokens=1, prompt="\udcff {question}"))
+
+
+def test_a_result_of_another_tool_is_left_alone(ask, tmp_path: Path) -> None:
+    (tmp_path / "result").mkdir()
+    (tmp_path / "result" / "result.json").write_text("{}")
+    with pytest.raises(InputError, match=r"settings\.json is missing"):
+        ask(mmbench(tmp_path))
+    assert (tmp_path / "result" / "result.json").read_text() == "{}"
+
+
 def test_a_result_that_does_not_fit_the_schema_is_not_written(ask, tmp_path: Path) -> None:
     result = ask(mmbench(tmp_path), settings=Settings(max_new_tokens=1))
     rows = read_json_lines(tmp_path / "result" / "predictions.jsonl")

@@ -183,6 +183,37 @@ def test_own_predictions_are_never_overwritten(
     assert read_json(Path("a/result.json"))["scores"] == read_json(Path("b/result.json"))["scores"]
 
 
+def test_the_result_of_other_answers_is_left_alone(
+    rsicd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, answers in (("base", ANSWERS), ("tuned", ANSWERS | {"2": "boats in a port"})):
+        Path(folder).mkdir()
+        Path(folder, "final.json").write_text(json.dumps(answers))
+    words = ("--task", "captions", "--references", rsicd)
+    result = Path("results/final/captions/result.json")
+    assert score(monkeypatch, "base/final.json", *words) == 0
+    before = result.read_bytes()
+    assert score(monkeypatch, "tuned/final.json", *words) == 2  # the same folder by default
+    assert "holds the result of other answers" in capsys.readouterr().err
+    assert result.read_bytes() == before
+    assert score(monkeypatch, "base/final.json", *words) == 0
+    assert score(monkeypatch, "tuned/final.json", *words, "--output", "other") == 0
+    Path("other/result.json").unlink()  # whose predictions these are is then unknown
+    assert score(monkeypatch, "tuned/final.json", *words, "--output", "other") == 2
+
+
+def test_what_no_result_can_hold_is_found_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("test.json").write_text(json.dumps([{"id": "\ud800", "answer": "да"}]))
+    row = {"id": "\ud800", "answer": "да", "prompt": "\udfff", "seconds": float("nan")}
+    Path("mine.json").write_text(json.dumps([row]))
+    assert score(monkeypatch, "mine.json", "--task", "gqa-ru", "--references", "test.json") == 0
+    (written,) = read_json_lines(Path("results/mine/gqa-ru/predictions.jsonl"))
+    assert (written["id"], written["prompt"], written["seconds"]) == ("?", "?", None)
+
+
 def test_gqa_ru_against_its_parquet_and_no_torch(tmp_path: Path) -> None:
     rows = [sets.gqa_row("1", "n1", "Какого цвета?", "красный"), sets.gqa_row("2", "n1", "Это кот?", "нет")]
     references = sets.write_gqa(tmp_path / "gqa", rows, sets.image_rows("n1"))

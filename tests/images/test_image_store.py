@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -141,3 +142,10 @@ def test_names_that_are_no_text_are_files_like_others(folder: Path) -> None:
     found, _ = look(folder)
     assert found[odd].problem is None
     assert look(folder) == (found, 0)
+
+
+def test_ctrl_c_is_left_to_the_main_process() -> None:
+    """A terminal sends it to the workers too, and each would print a traceback."""
+    with image_store(2) as store:
+        assert store._pool is not None
+        assert store._pool.submit(signal.raise_signal, signal.SIGINT).result(timeout=60) is None

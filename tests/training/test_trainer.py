@@ -173,6 +173,18 @@ def test_a_loss_that_is_not_finite_names_the_samples(llava: Llava, stage_of: Sta
         train(stage_of(), llava, tmp_path)
 
 
+def test_a_stage_that_fails_gives_the_cursor_back(llava: Llava, stage_of: StageOf, tmp_path: Path) -> None:
+    with torch.no_grad():
+        llava.core.model.multi_modal_projector.linear_1.weight.fill_(float("nan"))
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True)
+    about = {"seed": 7, "max_bad_share": 0.0, "metrics": tmp_path / "metrics.jsonl", "console": console}
+    with pytest.raises(NonFiniteLoss):
+        run_stage(stage_of(), llava, tmp_path / "finetune", **about)
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"
+    assert out.getvalue().rfind(shown) > out.getvalue().rfind(hidden) > 0
+
+
 def test_validation_loss_is_the_mean_over_tokens(
     llava: Llava, stage_of: StageOf, tmp_path: Path, data_file: Path
 ) -> None:

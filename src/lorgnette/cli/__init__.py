@@ -5,8 +5,10 @@ Commands import what they need when they run: `lorgnette --help` should not wait
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +18,7 @@ from safetensors import SafetensorError
 from lorgnette import __version__
 from lorgnette.cli import comparisons, data, making, model, recipes, results, road
 from lorgnette.cli.terminal import console, errors
-from lorgnette.errors import LorgnetteError
+from lorgnette.errors import LorgnetteError, is_out_of_memory
 from lorgnette.processes import is_main
 
 app = typer.Typer(
@@ -44,21 +46,48 @@ for group, commands in COMMANDS.items():
         group.command()(command)
 
 
+STOPPED = {130: "interrupted", 143: "terminated"}
+"""Exit codes of a command that was stopped from outside, as shells count: 128 and the number of the signal."""
+
+
 def main() -> None:
     """Run a command; explain what went wrong in one message, with exit code 2 for wrong input and 1 otherwise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Cyrillic must not end an hour's work
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except LorgnetteError as error:
         # of several processes the main one talks; another's trouble may be its own
         label = "error: " if is_main() else "error in another process: "
-        errors.print(Text.assemble((label, "bold red"), str(error)), soft_wrap=True)
+        _tell(label, str(error))
         sys.exit(error.exit_code)
     except (OSError, SafetensorError) as error:
-        errors.print(Text.assemble(("error: ", "bold red"), f"the system refused: {error}"), soft_wrap=True)
+        _tell("error: ", f"the system refused: {error}")
         sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("\ninterrupted. Call the same command again: it goes on from here.")
-        sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0] or "Python could not get any more"
+        step = "Next: a smaller batch or image size, shorter texts, fewer processes, or a machine with more memory."
+        _tell("error: ", f"out of memory: {reason} {step}")
+        sys.exit(1)
+    except SystemExit as stop:  # typer makes one of Ctrl-C
+        if stop.code in STOPPED and is_main():
+            errors.print(f"\n{STOPPED[stop.code]}. Call the same command again: it goes on from here.", soft_wrap=True)
+        raise
+
+
+def _tell(label: str, message: str) -> None:
+    """Print a message; what it quotes of files and their names must not drive the terminal."""
+    clean = "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in message)
+    errors.print(Text.assemble((label, "bold red"), clean), soft_wrap=True)
+
+
+def _terminated(*_: object) -> None:
+    """End as after Ctrl-C, so that nothing half done stays and the cursor comes back."""
+    raise SystemExit(143)
 
 
 def _version(value: bool) -> None:

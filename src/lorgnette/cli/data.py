@@ -63,6 +63,7 @@ def check(
 
     Example: lorgnette data check train.json --images pictures --model runs/quickstart/merged --fix fixed
     """
+    from lorgnette.data.check.files import require_report  # noqa: PLC0415
     from lorgnette.images.store import cores, image_store  # noqa: PLC0415
 
     share = MAX_BAD_SHARE if max_bad_share is None else max_bad_share
@@ -76,7 +77,8 @@ def check(
         spec = _spec(source, split, images, options)
         parts = [_part(spec, "train", format, limit, renderer)]
         parts += [_part(replace(spec, path=path), "validation", format, None, renderer) for path in held_out or ()]
-    page = report or Path("checks") / f"{Path(source).stem}.html"
+    page = Path("checks") / f"{Path(source).stem}.html" if report is None else report
+    require_report(page)
     with image_store(workers or cores()) as store:
         if show is not None:
             _show(parts, show, page, store)
@@ -200,7 +202,7 @@ def _check(
         )
     for found in checked:
         print_checked(found, console)
-    numbers = write_check(page, f"Check of {source}", checked, store)
+    numbers = write_check(page, source, checked, store)
     say(f"{store.asked:,} images, {store.decoded:,} of them decoded now")
     say(f"The report is in {page}, the same as numbers in {numbers}")
     if fix is not None:

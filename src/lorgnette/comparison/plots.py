@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -188,7 +189,7 @@ def _smoothed(values: Sequence[float]) -> list[float]:
 
 def _is_number(value: object) -> bool:
     """Tell whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max  # an integer may be beyond any float
 
 
 def _dots(steps: Sequence[float]) -> str:

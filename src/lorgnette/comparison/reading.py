@@ -19,6 +19,8 @@ from lorgnette.evaluation.schema import PREDICTIONS, RESULT
 EVALUATE = "Next: lorgnette evaluate MODEL --task NAME"
 # `score` in result.json is the mean of the rows; only the order of adding may differ.
 ROUNDING = 1e-6
+# Sums and squares of larger numbers overflow, and no metric comes near it.
+LARGEST = 1e100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,5 +176,5 @@ def _is_map(value: Any, kind: type) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    """Tell whether a JSON value is a finite number (true and NaN are not)."""
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    """Tell whether a JSON value is a finite number that can be computed with (true, NaN and 10**400 are not)."""
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) <= LARGEST

@@ -9,7 +9,7 @@ from typing import Any
 
 from lorgnette.errors import DataError
 from lorgnette.recipe.yaml_text import parse_yaml
-from lorgnette.run import read_json, read_json_lines, read_record
+from lorgnette.run import read_json_lines, read_json_object, read_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def read_training(run: Path) -> TrainingRecord:
     recipe_file, merged = run / "recipe.yaml", read_record(run / "merged")
     recipe = recipe_file.read_text(encoding="utf-8", errors="replace") if recipe_file.is_file() else ""
     files = [run / "stages" / name / "stage.json" for name in _stage_names(recipe)]
-    stages = {file: read_json(file) for file in files if file.is_file()}
+    stages = {file: read_json_object(file) for file in files if file.is_file()}
     starts = read_json_lines(run / "provenance.jsonl")
     provenance = (starts[-1] if starts else {}) | ({"merged": merged} if merged else {})
     parts, data = [], []
@@ -69,7 +69,7 @@ def read_training(run: Path) -> TrainingRecord:
             data.append(_findings(stage["stage"], stage["data"]))
             if stage["validation"]:
                 data.append(_findings(f"{stage['stage']}, validation", stage["validation"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise DataError(f"{file}: is no record of a stage ({error!r}). Next: run the stage again.") from error
     return TrainingRecord(
         name=run.name,

@@ -19,7 +19,7 @@ from tenacity import Retrying, retry_if_exception_type
 
 from lorgnette.data.retrying import Interrupted, is_transient, retry_after, stopping, waiting
 from lorgnette.errors import DataError, InputError, RunError
-from lorgnette.run import file_hash, read_json, write_json
+from lorgnette.run import file_hash, read_json_object, write_json
 
 MOST_REDIRECTS = 5
 PROGRESS_BYTES = 65_536
@@ -151,7 +151,7 @@ def _attempt(fetch: _Fetch) -> None:
 
 def _go_on(fetch: _Fetch) -> None:
     """Fetch what is missing of a file in one request."""
-    notes = read_json(fetch.notes) if fetch.notes.is_file() and fetch.part.is_file() else {}
+    notes = read_json_object(fetch.notes) if fetch.notes.is_file() and fetch.part.is_file() else {}
     have = fetch.part.stat().st_size if notes.get("url") == fetch.remote.url else 0
     if have and have == notes["total"]:
         return

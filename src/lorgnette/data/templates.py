@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jinja2
-
 from lorgnette.data.sample import Turn
 from lorgnette.errors import DataError, ModelError, nearest
 
@@ -113,16 +111,17 @@ class ChatTemplate:
                     add_generation_prompt=add_generation_prompt,
                 )
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise DataError(f"the chat template '{self.name}' refuses the conversation: {error}") from error
+        except Exception as error:  # a template is a program from outside, and can divide by zero like any other
+            reason = str(error) or type(error).__name__
+            raise DataError(f"the chat template '{self.name}' refuses the conversation: {reason}") from error
 
 
 def chat_template(tokenizer: Any, name: str | None = None) -> ChatTemplate:
     """Bind a named template, or the tokenizer's own where `name` is None, and check that it can be trained with.
 
     Raises:
-        ModelError: if the name is unknown, the tokenizer has no template, or the template has no end of turn that
-            is a special token (a model trained with it would never learn to stop).
+        ModelError: if the name is unknown, the tokenizer has no template, or the template fails or has no end of turn
+            that is a special token (a model trained with it would never learn to stop).
     """
     require_template(name)
     if name is not None:
@@ -146,7 +145,14 @@ def chat_template(tokenizer: Any, name: str | None = None) -> ChatTemplate:
             f"({', '.join(tokenizer.chat_template)}). Next: keep one, or name one of {', '.join(TEMPLATES)}."
         )
     own = ChatTemplate(tokenizer, "tokenizer", tokenizer.chat_template, "")
-    return ChatTemplate(tokenizer, "tokenizer", tokenizer.chat_template, _find_end_of_turn(own))
+    try:
+        end = _find_end_of_turn(own)
+    except DataError as error:
+        raise ModelError(
+            f"{tokenizer.name_or_path}: {error}. Next: mend its chat template, or name one of "
+            f"{', '.join(TEMPLATES)} as model.chat_template."
+        ) from error
+    return ChatTemplate(tokenizer, "tokenizer", tokenizer.chat_template, end)
 
 
 def set_template(tokenizer: Any, name: str) -> None:

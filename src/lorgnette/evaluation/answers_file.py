@@ -6,6 +6,7 @@ Understood are a list of objects, such a list under one key, one object a line, 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ def read_references(path: Path) -> list[Document]:
         image = next((row[column] for column in IMAGE_NAMES if isinstance(row.get(column), str)), None)
         documents.append(
             Document(
-                str(row[id_name]),
+                _written(str(row[id_name])),
                 () if image is None else (image,),
                 _own(row, "question", str, ""),
                 references if len(references) > 1 else references[0],
@@ -101,7 +102,7 @@ def read_references(path: Path) -> list[Document]:
 
 def key_of(id_name: str, value: Any) -> str:
     """Return what a document is called by: its id as text, or its image's file name."""
-    return Path(str(value)).name if id_name in IMAGE_NAMES else str(value)
+    return _written(Path(str(value)).name if id_name in IMAGE_NAMES else str(value))
 
 
 def _column(path: Path, rows: Sequence[Mapping[str, Any]], what: str, usual: Sequence[str], given: str | None) -> str:
@@ -175,9 +176,16 @@ def _text(value: Any, where: str) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise DataError(f"{where}: is {value!r:.80}. Allowed: a text.")
-    return str(value).encode("utf-8", "replace").decode()
+    return _written(str(value))
 
 
 def _own(row: Mapping[str, Any], name: str, kind: type, other: Any) -> Any:
     value = row.get(name)
-    return value if isinstance(value, kind) else other
+    if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
+        return other
+    return _written(value) if isinstance(value, str) else value
+
+
+def _written(text: str) -> str:
+    """Return a text as it will be written: half of a surrogate pair has no UTF-8 form."""
+    return text.encode("utf-8", "replace").decode()

@@ -14,7 +14,7 @@ from typing import Any
 from lorgnette.data.rendered import Rendered
 from lorgnette.data.sample import IMAGE_TAG, Turn
 from lorgnette.errors import DataError, nearest
-from lorgnette.evaluation.tasks.task import Document
+from lorgnette.evaluation.tasks.task import Document, is_unicode
 from lorgnette.inference.answers import answer_batch
 from lorgnette.inference.choices import choose, option_tokens
 from lorgnette.models.learner import Learner
@@ -105,7 +105,8 @@ def fill(prompt: str, document: Document) -> str:
     is no hint. Braces around anything but a name are text, and so is whatever a document brings.
 
     Raises:
-        DataError: if the prompt names a field that the document does not have, or an image tag comes from a text.
+        DataError: if the prompt names a field that the document does not have, cannot be tokenised, or an image tag
+            comes from a text.
     """
     fields = {"question": document.question, **document.fields}
 
@@ -124,6 +125,8 @@ def fill(prompt: str, document: Document) -> str:
             f"document {document.id}: the prompt or question holds {IMAGE_TAG}, which stands for an image; images go "
             "before the text by themselves. Next: take it out."
         )
+    if not is_unicode(text):
+        raise DataError(f"document {document.id}: the prompt holds half of a surrogate pair, which is no character.")
     return text
 
 

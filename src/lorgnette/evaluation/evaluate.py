@@ -143,7 +143,7 @@ def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
     file = folder / SETTINGS
     remedy = "They are left as they are. Next: choose another --output, or delete the folder."
     if not file.exists():
-        if (folder / PREDICTIONS).exists():
+        if (folder / PREDICTIONS).exists() or (folder / RESULT).exists():
             raise InputError(f"{folder}: holds predictions but not what made them ({SETTINGS} is missing). {remedy}")
         write_json(file, made_by)
         return

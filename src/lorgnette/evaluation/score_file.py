@@ -9,10 +9,10 @@ from typing import Any, Literal
 from lorgnette.errors import DataError, InputError
 from lorgnette.evaluation.answers_file import IMAGE_NAMES, AnswersFile, key_of, read_answers, read_references
 from lorgnette.evaluation.results import fingerprint_of, write_result
-from lorgnette.evaluation.schema import PREDICTIONS
+from lorgnette.evaluation.schema import PREDICTIONS, RESULT
 from lorgnette.evaluation.tasks import options_of, read_documents
 from lorgnette.evaluation.tasks.task import Document, Task
-from lorgnette.run import file_hash, library_versions
+from lorgnette.run import file_hash, library_versions, read_json_object
 
 Unmatched = Literal["error", "wrong", "drop"]
 ASKED = ("preset", "protocol")
@@ -43,11 +43,13 @@ def score_file(
 
     Raises:
         DataError: if a file cannot be read, or ids do not match.
-        InputError: if the folder holds the predictions themselves.
+        InputError: if the folder holds the predictions themselves, or the result of others.
     """
     if (folder / PREDICTIONS).resolve() == predictions.resolve():
         raise InputError(f"{predictions}: would be overwritten with its scores. Next: choose another --output.")
     answers = read_answers(predictions, id_name, answer_name)
+    fingerprint = f"sha256:{file_hash(predictions)}"
+    _require_own(folder, task, fingerprint)
     documents, unusable = _documents(task, references, split, limit)
     matched, counts = _match(documents, answers, unmatched, predictions)
     about = {
@@ -63,11 +65,27 @@ def score_file(
             "fingerprint": fingerprint_of([document for document, _ in matched], {}),
         },
         "batch_size": None,
-        "model": {"path": str(predictions), "fingerprint": f"sha256:{file_hash(predictions)}"},
+        "model": {"path": str(predictions), "fingerprint": fingerprint},
         "versions": library_versions(),
         "counts": counts,
     }
     return write_result(folder, task, [document for document, _ in matched], [row for _, row in matched], about)
+
+
+def _require_own(folder: Path, task: Task, fingerprint: str) -> None:
+    """Refuse a folder with another result than one of these answers; theirs is made again."""
+    if not (folder / RESULT).exists() and not (folder / PREDICTIONS).exists():
+        return
+    try:
+        before = read_json_object(folder / RESULT)
+    except DataError:
+        before = {}
+    model = before.get("model")
+    if before.get("task") != task.name or not isinstance(model, dict) or model.get("fingerprint") != fingerprint:
+        raise InputError(
+            f"{folder}: holds the result of other answers. It is left as it is. Next: choose another --output, or "
+            "delete the folder."
+        )
 
 
 def _documents(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lorgnette.errors import DataError
 from lorgnette.evaluation.schema import PREDICTIONS
 from lorgnette.processes import is_main, processes
 from lorgnette.run import append_json_line, read_json_lines, write_json_lines
@@ -37,14 +38,27 @@ def gather(folder: Path, batches: Sequence[Sequence[str]]) -> set[str]:
 
     Args:
         batches: the ids of all batches, in their order.
+
+    Raises:
+        DataError: if a line holds no answer.
     """
     processes().wait_for_everyone()
     if is_main():
         others = sorted(folder.glob("predictions.*.jsonl"))
-        rows = {row.get("id"): row for file in (*others, folder / PREDICTIONS) for row in read_json_lines(file)}
+        rows = {row["id"]: row for file in (*others, folder / PREDICTIONS) for row in _answers(file)}
         whole = [batch for batch in batches if all(name in rows for name in batch)]
         write_json_lines(folder / PREDICTIONS, [rows[name] for batch in whole for name in batch])
         for file in others:
             file.unlink()
     processes().wait_for_everyone()
     return {row["id"] for row in read_json_lines(folder / PREDICTIONS)}
+
+
+def _answers(file: Path) -> list[dict[str, Any]]:
+    """Read the answers that were kept in a file."""
+    rows = read_json_lines(file)
+    for number, row in enumerate(rows, start=1):
+        texts = all(isinstance(row.get(name), str) for name in ("id", "prompt", "answer", "raw"))
+        if not texts or not {"seconds", "stopped_by"} <= row.keys():
+            raise DataError(f"{file}, line {number}: is no answer of an evaluation. Next: delete that line.")
+    return rows

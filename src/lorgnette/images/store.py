@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,7 +122,7 @@ def image_store(workers: int, alone: int = 0) -> Iterator[ImageStore]:
     """
     with image_cache(writable=True) as cache:
         # spawned, not forked: a process that has threads must not be forked
-        pool = ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else None
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _ignore_ctrl_c) if workers > 1 else None
         store = ImageStore(cache, pool, alone)
         try:
             yield store
@@ -134,6 +135,11 @@ def image_store(workers: int, alone: int = 0) -> Iterator[ImageStore]:
 def cores() -> int:
     """Return how many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _ignore_ctrl_c() -> None:
+    """Leave Ctrl-C, which a terminal sends to workers too, to the main process: it stops them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _look(paths: Sequence[str]) -> list[tuple[ImageFacts, bool]]:

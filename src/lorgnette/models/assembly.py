@@ -6,7 +6,8 @@ projector is new. What depends on the tower (class token, number of tokens, patc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from typing import Any
 
@@ -22,7 +23,7 @@ from transformers import (
 
 from lorgnette.data.sample import IMAGE_TAG
 from lorgnette.data.templates import chat_template, set_template
-from lorgnette.errors import ModelError
+from lorgnette.errors import LorgnetteError, ModelError, is_out_of_memory
 from lorgnette.models.gemma import pin_activation
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import bind, explained, image_tokens_of, load_config, require_clean_load
@@ -62,18 +63,37 @@ def assemble(
     tower, image_processor = load_tower(located(vision_tower), image_size, dtype, meta=meta)
     language, tokenizer = _load_language_model(located(language_model), template, dtype, meta)
     image_token_id = add_image_token(tokenizer)
-    with torch.random.fork_rng(), torch.device("meta" if meta else "cpu"):
-        torch.manual_seed(seed)
-        if len(tokenizer) > language.get_input_embeddings().num_embeddings:
-            # new rows are drawn around the mean of the old ones; multiples of 64 are what tensor cores want
-            language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=not meta)
-        model = _compose(tower, language, image_token_id, vision_feature_layer)
-    strategy = vision_feature_select_strategy or _strategy(model, image_processor, vision_tower)
-    model.config.vision_feature_select_strategy = strategy
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
-    return bind(model.to(dtype).eval(), tokenizer, image_processor, f"{vision_tower} + {language_model}")
+    both = f"{vision_tower} + {language_model}"
+    with _together(both):
+        with torch.random.fork_rng(), torch.device("meta" if meta else "cpu"):
+            torch.manual_seed(seed)
+            if len(tokenizer) > language.get_input_embeddings().num_embeddings:
+                # new rows are drawn around the mean of the old ones; multiples of 64 are what tensor cores want
+                language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=not meta)
+            model = _compose(tower, language, image_token_id, vision_feature_layer)
+        strategy = vision_feature_select_strategy or _strategy(model, image_processor, vision_tower)
+        model.config.vision_feature_select_strategy = strategy
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        model.config.pad_token_id = tokenizer.pad_token_id
+        return bind(model.to(dtype).eval(), tokenizer, image_processor, both)
+
+
+@contextmanager
+def _together(both: str) -> Iterator[None]:
+    """Turn what two models that do not fit make the libraries raise into a ModelError."""
+    try:
+        yield
+    except LorgnetteError:
+        raise
+    except Exception as error:  # it has no common class
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{both}: do not make a LLaVA ({reason:.300}). Allowed: a tower that gives hidden states, and a causal "
+            "language model that transformers knows."
+        ) from error
 
 
 def located(source: str) -> str:

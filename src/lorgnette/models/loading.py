@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from lorgnette.data.templates import set_template
-from lorgnette.errors import LorgnetteError, ModelError, first_line, nearest
+from lorgnette.errors import LorgnetteError, ModelError, first_line, is_out_of_memory, nearest
 from lorgnette.models.conversion.weights import wants_more
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
 from lorgnette.models.gemma import correct_projector, pin_activation
@@ -96,7 +96,8 @@ def load_llava(
         image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     if template is not None:
         set_template(tokenizer, template)
-    llava = replace(bind(model.eval(), tokenizer, image_processor, source), quantization=quantization)
+    with explained(source, "model with its processor"):
+        llava = replace(bind(model.eval(), tokenizer, image_processor, source), quantization=quantization)
     prompt = Path(source) / PROMPT_FOLDER
     return replace(llava, soft_prompt=read_prompt(model, prompt)) if prompt.is_dir() else llava
 
@@ -192,6 +193,8 @@ def explained(source: str, what: str) -> Iterator[None]:
     except LorgnetteError:
         raise
     except Exception as error:  # what a broken folder makes the libraries raise has no common class
+        if is_out_of_memory(error):
+            raise
         if REFUSED_PICKLE in str(error):
             raise ModelError(f"{source}: cannot load the {what}: {wants_more(error)}") from error
         reason = first_line(error)

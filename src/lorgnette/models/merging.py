@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from PIL import Image
 
 from lorgnette.data.readers import read_samples
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
-from lorgnette.errors import DataError, ModelError, RunError
+from lorgnette.errors import DataError, InputError, ModelError, RunError
 from lorgnette.images.opening import keep_image
 from lorgnette.models.adapted import require_base, with_adapter
 from lorgnette.models.adapters import COMPARED, TOLERANCES, merge, require_equal_logits
@@ -27,6 +28,8 @@ from lorgnette.run import library_versions, read_record, require_absent
 
 WRITTEN = DTYPES | {"float16": torch.float16}
 """Dtypes that a merged model can be written in."""
+SHARD_SIZE = re.compile(r"[1-9]\d*(\.\d+)?[KMGT]B", re.IGNORECASE | re.ASCII)
+"""What transformers takes; it would complain when everything is merged."""
 
 
 def merge_adapters(
@@ -50,11 +53,13 @@ def merge_adapters(
         images: the folder of their images.
 
     Raises:
-        InputError: if the base is not the one that an adapter was trained on, or the output exists.
+        InputError: if the base is not the one that an adapter was trained on, the output exists, or the size is none.
         ModelError: if base or adapter cannot be read, do not fit, or hold numbers that are not finite.
         RunError: if the logits differ by more than rounding explains, or the folder does not hold what was merged.
     """
     require_absent(output)
+    if not SHARD_SIZE.fullmatch(max_shard_size):
+        raise InputError(f"--max-shard-size {max_shard_size}: Allowed: a number of KB, MB, GB or TB, such as 4GB.")
     learner = load_model(base, torch.float32)
     asked = _noise() if samples is None else _first(samples, images)
     for adapter in adapters:
@@ -84,7 +89,7 @@ def merge_adapters(
         difference = require_equal_logits(before, _logits(written, asked), TOLERANCES[dtype])
         _require_same_weights(learner, written)
         unchecked.rename(output)
-    except BaseException:
+    except BaseException:  # also one who stops it, and a full disk
         shutil.rmtree(unchecked, ignore_errors=True)
         raise
     return difference

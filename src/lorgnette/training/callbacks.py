@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from transformers import TrainerCallback
 
+from lorgnette.errors import DataError
 from lorgnette.progress import progress_bar
 from lorgnette.run import append_json_line, read_json_lines, write_json_lines
 
@@ -49,10 +50,20 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
         self.stage = stage
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Forget lines of this stage that are later than the checkpoint."""
+        """Forget lines of this stage that are later than the checkpoint.
+
+        Raises:
+            DataError: if the file is not what was written here.
+        """
         if not state.is_world_process_zero:
             return
         rows = read_json_lines(self.path)
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row.get("stage"), str) or not isinstance(row.get("step"), int):
+                raise DataError(
+                    f"{self.path}, line {number}: needs a stage and a step. Next: move the file away and run the "
+                    "command again."
+                )
         kept = [row for row in rows if row["stage"] != self.stage or row["step"] <= state.global_step]
         write_json_lines(self.path, kept)
 

@@ -32,7 +32,7 @@ from lorgnette.models.trainable import (
 from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
 from lorgnette.recipe.sections import Stage
-from lorgnette.run import last_whole_checkpoint, read_json, read_record, write_json
+from lorgnette.run import last_whole_checkpoint, read_json_object, read_record, write_json
 from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
 from lorgnette.training.samples import render_sources
@@ -91,6 +91,7 @@ def run_stage(
     }
     if is_main():
         write_json(folder / "stage.json", about)
+    bar = ProgressBar(stage.name, console)
     trainer = RowTrainer(
         prepared,
         args,
@@ -99,12 +100,15 @@ def run_stage(
         learner.collator(stage.share_images),
         modes,
         rates,
-        [ProgressBar(stage.name, console), MetricsFile(metrics, stage.name)],
+        [bar, MetricsFile(metrics, stage.name)],
         share_images=stage.share_images,
     )
     if checkpoint is not None:
         console.print(f"{stage.name}: going on from {checkpoint.name}")
-    train_to_end(trainer, checkpoint, steps)
+    try:
+        train_to_end(trainer, checkpoint, steps)
+    finally:
+        bar.progress.stop()  # a bar that was left behind keeps the terminal's cursor
     if is_main():
         keep_trained(prepared, folder, made_from["base"], modes, learner.template_text(stage.chat_template))
     processes().wait_for_everyone()
@@ -169,7 +173,7 @@ def require_same_origin(folder: Path, made_from: dict[str, str]) -> None:
     Raises:
         InputError: naming what has changed.
     """
-    before = read_json(folder / "stage.json").get("made_from", {})
+    before = read_json_object(folder / "stage.json").get("made_from", {})
     changed = [name for name, value in made_from.items() if before.get(name) != value]
     if changed:
         raise InputError(

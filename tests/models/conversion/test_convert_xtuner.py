@@ -190,6 +190,18 @@ def test_projector_checkpoints_come_back_bit_for_bit(tmp_path: Path, depth: str,
     assert all(torch.equal(back[f"model.{name}"], value) for name, value in tensors.items())
 
 
+@pytest.mark.parametrize("depth", [0, -1, 10**12, "two", None, 1e999])
+def test_a_projector_of_no_depth_is_refused(tmp_path: Path, depth: object) -> None:
+    saved = {f"projector.model.{name}": tensor for name, tensor in projector_tensors("mlp2x_gelu").items()}
+    torch.save(checkpoint(saved), tmp_path / "iter_1.pth")
+    convert(str(tmp_path / "iter_1.pth"), "xtuner", tmp_path / "export", Options())
+    config = tmp_path / "export" / "projector" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"depth": depth}))
+    with pytest.raises(ModelError, match="Allowed: 1 to 16 layers"):
+        convert(str(tmp_path / "export"), "hf", tmp_path / "out", Options())
+    assert not (tmp_path / "out").exists()
+
+
 def test_full_checkpoints_become_a_llava(parts: Parts, tmp_path: Path) -> None:
     tower_folder, language_folder = parts("clip", "llama")
     _, _, projector, saved = xtuner_parts(parts, lora=False)

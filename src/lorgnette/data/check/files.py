@@ -16,12 +16,32 @@ from lorgnette.images.store import ImageStore
 from lorgnette.run import write_json, write_json_lines, write_text
 
 REJECTED = "rejected.jsonl"
+TITLE = "Check of "
+OF_A_CHECK = f'{{\n  "title": "{TITLE}'.encode()
+"""How the numbers of a check begin."""
 
 
-def write_check(page: Path, title: str, checked: Sequence[Checked], store: ImageStore) -> Path:
-    """Write the page, and beside it the same as JSON; return the latter's path."""
-    write_page(page, title, checked, store.asked, store.decoded)
+def require_report(page: Path) -> Path:
+    """Check that a page and its numbers would overwrite nothing but those of a check; return the path of the numbers.
+
+    Raises:
+        InputError: if the page is no HTML file, or there is another file where its numbers go: perhaps the data.
+    """
+    if page.suffix.lower() not in (".html", ".htm") or page.is_dir():
+        raise InputError(f"--report {page}: is no page. Allowed: a file that ends in .html. Nothing was written.")
     numbers = page.with_suffix(".json")
+    if numbers.exists() and not (numbers.is_file() and numbers.read_bytes()[: len(OF_A_CHECK)] == OF_A_CHECK):
+        raise InputError(
+            f"{numbers}: the numbers of the check would go there, and it holds something else. It is left as it is. "
+            "Next: --report with another name."
+        )
+    return numbers
+
+
+def write_check(page: Path, source: str, checked: Sequence[Checked], store: ImageStore) -> Path:
+    """Write the page, and beside it the same as JSON; return the latter's path."""
+    numbers, title = require_report(page), f"{TITLE}{source}"
+    write_page(page, title, checked, store.asked, store.decoded)
     images = {"asked": store.asked, "decoded": store.decoded}
     write_json(numbers, {"title": title, "images": images, "parts": [found.summary() for found in checked]})
     return numbers

@@ -91,7 +91,7 @@ class Ledger:
         for number, line in enumerate(lines, start=1):
             try:
                 self._apply(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise DataError(
                     f"{file}, line {number}: no event of this log ({error!r:.200}). Next: restore the file, or choose "
                     "another folder; without it every picture is paid again."

@@ -22,7 +22,7 @@ from lorgnette.data.remote_sensing.matching import SUFFIXES, Candidate, image_fi
 from lorgnette.errors import DataError
 from lorgnette.images.opening import open_image
 from lorgnette.progress import progress_bar
-from lorgnette.run import append_json_line, read_json, read_json_lines
+from lorgnette.run import append_json_line, read_json_lines, read_json_object
 
 IMAGES = "imagenes"
 """The folder of the images, as the Spanish project has it."""
@@ -111,7 +111,7 @@ def settle_archives(
     """
     archives, incomplete = find_archives(files if images.missing else ())
     refused = [str(error) for error in incomplete]
-    previous = read_json(out / "prepared.json") if (out / "prepared.json").is_file() else {}
+    previous = read_json_object(out / "prepared.json") if (out / "prepared.json").is_file() else {}
     seen: list[str] = previous.get("archives_looked_through", [])
     if not set(images.missing) <= set(previous.get("missing", [])):
         seen = []

@@ -16,7 +16,7 @@ from lorgnette.evaluation.tasks.easy_vqa import EasyVQA
 from lorgnette.evaluation.tasks.gqa import GQA, GQARu
 from lorgnette.evaluation.tasks.instruct import Instruct
 from lorgnette.evaluation.tasks.mmbench import MMBench, MMBenchRu
-from lorgnette.evaluation.tasks.task import Document, RowTask, SetTask, Task
+from lorgnette.evaluation.tasks.task import Document, RowTask, SetTask, Task, is_unicode
 from lorgnette.evaluation.tasks.vqa import VQA
 
 TASKS: Mapping[str, Callable[..., Task]] = {
@@ -99,7 +99,7 @@ def _is_document(row: Any) -> bool:
         return False
     more = (*row.groups.values(), *row.fields.values(), *row.choices.values())
     texts = (row.id, row.question, row.kind or "", *row.references, *row.images, *more)
-    return all(isinstance(text, str) for text in texts) and bool(row.references)
+    return all(isinstance(text, str) and is_unicode(text) for text in texts) and bool(row.references)
 
 
 def _imported(name: str) -> Any:

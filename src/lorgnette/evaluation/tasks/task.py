@@ -37,6 +37,11 @@ class Document:
         return (self.reference,) if isinstance(self.reference, str) else self.reference
 
 
+def is_unicode(text: str) -> bool:
+    """Tell whether a text can be tokenised and written: half of a surrogate pair, which JSON may hold, cannot."""
+    return text.isascii() or text.encode("utf-8", "ignore").decode() == text
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """What one answer is worth.

@@ -44,7 +44,7 @@ from lorgnette.models.gemma import NEW, OLD, image_feature_scale, side_of
 from lorgnette.models.loading import explained, fingerprint, load_config
 from lorgnette.models.saving import NESTED_TOWERS
 from lorgnette.models.trainable import PARTS
-from lorgnette.run import RECORD, library_versions, read_json, read_record, whole_folder, write_json
+from lorgnette.run import RECORD, library_versions, read_json_object, read_record, whole_folder, write_json
 
 LANGUAGE_MODEL, TOWER, PROJECTOR = PARTS["language_model"], PARTS["vision_tower"], PARTS["projector"].removesuffix(".")
 OLD_NAMES = tuple(WRITTEN)
@@ -262,7 +262,7 @@ def _write_llava(parts: Parts, base: Base, folder: Path, vision_tower: str | Non
         projector = whole.projector.meant_for(True, image_feature_scale(base.text))
     rows = original_rows(base.text.vocab_size, base.llava.image_token_id)
     settings = local_folder(base.source) / "preprocessor_config.json"
-    pads = settings.is_file() and bool(read_json(settings).get("do_pad"))
+    pads = settings.is_file() and bool(read_json_object(settings).get("do_pad"))
     tower = parts.vision_tower
     config = llava_writing.original_config(base.llava, projector, vision_tower, pads, own_tower=tower is not None)
     config["vocab_size"] = rows

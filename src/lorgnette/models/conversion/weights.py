@@ -209,7 +209,7 @@ def read_folder(folder: Path) -> Tensors:
 def _read_shards(index: Path) -> Tensors:
     try:
         places = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{index}: is no index of shards ({first_line(error)}). Next: copy it anew.") from error
     tensors: Tensors = {}
     for shard in sorted(set(places.values())):

@@ -38,6 +38,8 @@ CHECKPOINT: PartMap = {
 LORA_SETTINGS = {"language_model": "llm_lora", "vision_tower": "visual_encoder_lora"}
 """Part -> what its LoRA is called in XTuner's configuration."""
 DEEPSPEED = "mp_rank_00_model_states.pt"
+MOST_LAYERS = 16
+"""Of a projector."""
 
 
 def is_checkpoint(content: Any) -> bool:
@@ -193,7 +195,9 @@ def _read_projector(folder: Path) -> Projector:
     if content.get("hidden_act", "gelu") != "gelu":
         raise ModelError(f"{folder}: the projector's activation is {content['hidden_act']!r}. Allowed: gelu.")
     tensors = split(read_folder(folder), {"model.": ("projector", "")}, str(folder))["projector"]
-    depth = int(content.get("depth", 2))
+    depth = content.get("depth", 2)
+    if type(depth) is not int or not 1 <= depth <= MOST_LAYERS:
+        raise ModelError(f"{folder}: config.json says depth {depth!r:.80}. Allowed: 1 to {MOST_LAYERS} layers.")
     return projector_from(tensors, tuple(f"{2 * n}." for n in range(depth)), True, str(folder))
 
 

@@ -1,0 +1,112 @@
+"""What every command does when it is stopped, runs out of memory, or cannot write a letter."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+
+import pytest
+from rich.console import Console
+
+from lorgnette import cli
+from lorgnette.errors import InputError
+from lorgnette.progress import progress_bar
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, command: object) -> int:
+    """Run the program with another command in place of all; return its exit code."""
+    monkeypatch.setattr(cli, "app", command)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return int(stop.value.code or 0)
+
+
+def raising(error: BaseException) -> object:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+def test_ctrl_c_is_answered_calmly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def settle() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.model, "settle", settle)
+    monkeypatch.setattr(sys, "argv", ["lorgnette", "model", "inspect", "somewhere"])
+    assert ended(monkeypatch, cli.app) == 130
+    assert capsys.readouterr().err == "\ninterrupted. Call the same command again: it goes on from here.\n"
+
+
+def test_a_scheduler_s_sigterm_is_answered_like_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cleaned = []
+
+    def command() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("it goes on")
+        finally:
+            cleaned.append(True)
+
+    assert ended(monkeypatch, command) == 143
+    assert cleaned
+    assert "terminated. Call the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 3 bytes"),
+    ],
+)
+def test_too_little_memory_is_said_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    assert ended(monkeypatch, raising(error)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: out of memory: ")
+    assert "Next: a smaller batch" in said
+
+
+def test_our_own_mistakes_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", raising(RuntimeError("shapes do not fit")))
+    with pytest.raises(RuntimeError, match="shapes"):
+        cli.main()
+
+
+def test_a_terminal_without_cyrillic_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+
+    def command() -> None:
+        cli.console.print("мир \udcff", markup=False)
+        sys.exit(0)
+
+    assert ended(monkeypatch, command) == 0
+    stream.flush()
+    assert stream.buffer.getvalue() == b"\\u043c\\u0438\\u0440 \\udcff\n"  # type: ignore[attr-defined]
+
+
+def test_a_message_does_not_drive_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(monkeypatch, raising(InputError("\x1b[2J[/red].json: no such file.\nNext: \udcff"))) == 2
+    assert capsys.readouterr().err == "error: \\x1b[2J[/red].json: no such file.\nNext: \\udcff\n"
+
+
+def test_brackets_in_a_name_are_no_markup_of_a_bar() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80, color_system=None)
+    with progress_bar(console) as progress:
+        list(progress.track([1], description="reading [/red]a[b].json"))
+    assert "reading [/red]a[b].json" in out.getvalue()
