@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from transformers import LlavaForConditionalGeneration
 from lorgnette.data.dataset import RowCollator
 from lorgnette.data.sample import Sample
 from lorgnette.errors import ModelError, RunError
-from lorgnette.models.adapters import add_lora, load_trained, merge, require_equal_logits, save_trained
+from lorgnette.models.adapters import add_lora, load_trained, merge, require_equal_logits, save_trained, spare_casts
 from lorgnette.models.forward import prepare_for_rows, row_logits
 from lorgnette.models.loading import Llava, load_llava
 from lorgnette.models.saving import save_llava
@@ -140,3 +141,35 @@ def test_an_adapter_of_other_shapes_is_refused(llava: Llava, tmp_path: Path, tra
     other = add_lora(llava.core, MODES, {"r": 2, "target_modules": ["q_proj", "down_proj"]})
     with pytest.raises(ModelError, match="do not fit the model"):
         load_trained(other, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_lora_without_its_casts_gives_bitwise_the_same_gradients(
+    llava: Llava, samples: list[Sample], dropout: float
+) -> None:
+    core = llava.core.to(torch.bfloat16)
+    adapted = add_lora(core, MODES, {"r": 4, "lora_dropout": dropout, "init_lora_weights": False})
+    rendered = [renderer_of(llava).render(sample) for sample in samples]
+    row = RowCollator(llava.processor.image_processor, llava.core.config.image_token_id)(rendered)["row"]
+    prepare_for_rows(core)
+    seen: set[torch.dtype] = set()
+    for name, module in adapted.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_pre_hook(lambda _, inputs: seen.add(inputs[0].dtype))
+
+    def gradients(casts: AbstractContextManager[None]) -> list[torch.Tensor]:
+        seen.clear()
+        adapted.zero_grad()
+        torch.manual_seed(3)
+        with torch.autocast("cpu", torch.bfloat16), casts:
+            row_logits(adapted, core, row, llava.scale).float().sum().backward()
+        return [parameter.grad for parameter in adapted.parameters() if parameter.grad is not None]
+
+    expected = gradients(nullcontext())
+    assert seen == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        spared = spare_casts(adapted)
+    found = gradients(spared)
+    assert seen == {torch.float32 if dropout else torch.bfloat16}
+    assert len(found) == len(expected) > 4
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))

@@ -14,6 +14,7 @@ from lorgnette.data.dataset import RowCollator
 from lorgnette.data.rendered import Rendered
 from lorgnette.data.sample import Sample
 from lorgnette.models.assembly import assemble
+from lorgnette.models.attention import row_attention
 from lorgnette.models.forward import row_logits
 from lorgnette.models.loading import Llava
 from small import renderer_of
@@ -118,3 +119,25 @@ def test_a_sample_does_not_see_its_neighbours(llava: Llava, samples: list[Sample
         count = alone.labels.numel()
         among = row_logits(llava.model, llava.core, together, llava.scale)[:count]
     assert torch.allclose(first, among, atol=1e-5)
+
+
+def test_attention_in_half_precision_is_that_of_single_precision_rounded_once() -> None:
+    torch.manual_seed(0)
+    group = slice(0, 6), slice(6, 13)  # a prefix and its branches, then a sample of its own
+    mask = torch.ones(7, 13, dtype=torch.bool).tril(6)
+    blocks = (
+        rows.Block(group[0], (group[0],)),
+        rows.Block(group[1], group, mask),
+        rows.Block(slice(13, 18), (slice(13, 18),)),
+    )
+    half = [torch.randn(1, heads, 18, 8).bfloat16().requires_grad_() for heads in (4, 2, 2)]
+    single = [tensor.detach().float().requires_grad_() for tensor in half]
+    upstream = torch.randn(1, 18, 4, 8).bfloat16()
+    for tensors, gradient in ((half, upstream), (single, upstream.float())):
+        attended, _ = row_attention(torch.nn.Identity(), *tensors, None, row_layout=rows.Layout(blocks, 13))
+        attended.backward(gradient)
+        tensors.append(attended)
+    *inputs, rounded = half
+    assert torch.equal(rounded, single[-1].bfloat16())
+    for before, after in zip(inputs, single, strict=False):
+        assert torch.equal(before.grad, after.grad.bfloat16())

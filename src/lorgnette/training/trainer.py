@@ -22,7 +22,7 @@ from lorgnette.data.dataset import RenderedDataset, RowCollator, SharedImageSamp
 from lorgnette.data.pairs import PairCollator
 from lorgnette.data.shares import ShareDataset, ShareSampler
 from lorgnette.errors import NonFiniteLoss, RecipeError
-from lorgnette.models.adapters import load_trained, save_trained
+from lorgnette.models.adapters import load_trained, save_trained, spare_casts
 from lorgnette.models.learner import Learner
 from lorgnette.models.trainable import Mode, parameter_groups, require_gradients
 from lorgnette.run import seal_checkpoint
@@ -83,7 +83,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]
         """
         row = inputs["row"]
         self.learner.hold_still(self.modes)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), spare_casts(model):
             logits = self.learner.logits(row, model)
         total = cross_entropy(logits.float(), row.labels, reduction="sum")
         if not torch.isfinite(total):
