@@ -650,7 +650,7 @@ def test_missing_libraries_name_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     for name in [name for name in sys.modules if name.startswith("lorgnette.data.making.")]:
-        if name.endswith(("_asking", "_endpoint")):
+        if name.endswith((".asking", ".endpoint")):
             monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingExtra, match=r"lorgnette\[make\]"):
         run(server, images, tmp_path / "out")
