@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
+from lorgnette.data.images import keep_image
 
 from lorgnette.data.readers import read_samples
 from lorgnette.data.sample import Origin, Sample, Turn
-from lorgnette.data.writing import images_root, llava_list, llava_row, row_json
+from lorgnette.data.writing import ImageNames, image_names, images_root, llava_list, llava_row, row_json
 
 
 def test_a_written_sample_reads_back(tmp_path: Path) -> None:
@@ -23,7 +25,8 @@ def test_a_written_sample_reads_back(tmp_path: Path) -> None:
         Sample("2", images[1:], (Turn("user", "<image>\nA?"), Turn("assistant", "b")), Origin(origin.file, 1)),
         Sample("3", (), (*spoken[:1], Turn("user", "Hi"), Turn("assistant", "Hello")), Origin(origin.file, 2)),
     ]
-    text = llava_list(row_json(llava_row(sample, tmp_path)) for sample in samples)
+    names = ImageNames(tmp_path, copied=False)
+    text = llava_list(row_json(llava_row(sample, names)) for sample in samples)
     (tmp_path / "x.json").write_text(text, encoding="utf-8")
     assert [each.get("image") for each in json.loads(text)] == [["a.png", "b c.png"], "b c.png", None]
     assert list(read_samples(str(tmp_path / "x.json"), "llava")) == samples
@@ -34,7 +37,6 @@ def test_a_written_sample_reads_back(tmp_path: Path) -> None:
     [
         ("/d/pictures", ["/d/pictures/a/1.png"], "/d/pictures"),
         (None, ["/d/pictures/a/1.png", "/d/2.png"], "/d"),
-        (None, ["/cache/aa/1", "/cache/bb/2"], "/cache"),
         ("/d/pictures", ["/d/others/1.png", "/d/pictures/2.png"], "/d"),
         ("coco:/d/coco", ["/d/coco/train2014/1.jpg", "/d/coco/val2014/2.jpg"], "/d/coco"),
         (None, [], "/d"),
@@ -42,3 +44,16 @@ def test_a_written_sample_reads_back(tmp_path: Path) -> None:
 )
 def test_the_images_folder_holds_all_images(given: str | None, images: list[str], root: str) -> None:
     assert images_root(given, "/d/data.json", images) == Path(root)
+
+
+def test_images_that_came_inside_the_data_are_called_the_same_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cache in ("one", "two/deeper"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache))
+        inside = keep_image(b"picture")
+        names = image_names(None, "/d/data.json", [inside, "/d/pictures/1.png"])
+        assert names.copied
+        digest = hashlib.sha256(b"picture").hexdigest()
+        assert [names.name(inside), names.name("/d/pictures/1.png")] == [f"{digest[:2]}/{digest}", "pictures/1.png"]
+    assert not image_names(None, "/d/data.json", ["/d/pictures/1.png"]).copied

@@ -120,11 +120,12 @@ def split(
         made = split_files(
             parts, store, wanted, seed=seed, near_duplicates=near_duplicates, max_bad_share=max_bad_share
         )
-    same = write_split(output, made.files)
+    same = write_split(output, made)
+    folder = made.images_in(output)
     say(
         *made.lines,
-        f"{'The same split was already' if same else 'The split is'} in {output}; images are relative to {made.root}\n"
-        f"Next: lorgnette data check {output / 'train.json'} --images {made.root} --held-out {output / 'test.json'}",
+        f"{'The same split was already' if same else 'The split is'} in {output}; images are relative to {folder}\n"
+        f"Next: lorgnette data check {output / 'train.json'} --images {folder} --held-out {output / 'test.json'}",
     )
 
 
@@ -185,7 +186,7 @@ def _show(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore) -> 
 def _check(
     parts: Sequence[Part], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str
 ) -> None:
-    from lorgnette.data.check.files import require_empty, root_of, write_check, write_fixed  # noqa: PLC0415
+    from lorgnette.data.check.files import names_of, require_empty, write_check, write_fixed  # noqa: PLC0415
     from lorgnette.data.check.sources import check_parts  # noqa: PLC0415
     from lorgnette.data.check.terminal import print_checked  # noqa: PLC0415
     from lorgnette.progress import progress_bar  # noqa: PLC0415
@@ -197,7 +198,7 @@ def _check(
             parts,
             store,
             max_bad_share,
-            rows_below=None if fix is None else root_of,
+            names_of=None if fix is None else names_of,
             watch=lambda samples, part: _watched(progress, samples, part),
         )
     for found in checked:

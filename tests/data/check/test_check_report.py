@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -15,7 +16,7 @@ import pytest
 from rich.console import Console
 
 import wild_images as wild
-from lorgnette.data.check.files import fixed_names, require_empty, root_of, write_check, write_fixed
+from lorgnette.data.check.files import fixed_names, names_of, require_empty, write_check, write_fixed
 from lorgnette.data.check.report import bars, percentiles, shown_segments
 from lorgnette.data.check.segments import segments, unfinished_answers
 from lorgnette.data.check.show import find_row
@@ -212,7 +213,7 @@ def test_a_fixed_file_reads_back_as_the_rows_that_were_kept(
 ) -> None:
     used = part(wild_file, renderer=renderer)
     with image_store(1) as store:
-        checked = check_parts([used], store, 1.0, rows_below=root_of)
+        checked = check_parts([used], store, 1.0, names_of=names_of)
         lines = write_fixed(tmp_path / "fixed", checked)
         fixed = tmp_path / "fixed" / "train.json"
         assert str(wild_file.parent) in lines[0]  # the images folder
@@ -232,6 +233,27 @@ def test_a_fixed_file_reads_back_as_the_rows_that_were_kept(
     assert all(each["reason"] and each["source"] == str(wild_file) for each in rejected)
     with pytest.raises(InputError, match="not empty"):
         require_empty(tmp_path / "fixed")
+
+
+def test_a_fixed_file_has_the_images_that_came_inside_the_data(tmp_path: Path, monkeypatch: Any) -> None:
+    wild.scene(1).save(tmp_path / "a.png")
+    inside = base64.b64encode((tmp_path / "a.png").read_bytes()).decode()
+    broken = base64.b64encode(b"no picture").decode()
+    rows = [
+        row("inside", f"data:image/png;base64,{inside}", "What is it?", "A shape."),
+        row("file", "a.png", "Where?", "Here."),
+        row("broken", f"data:image/png;base64,{broken}", "What?", "Nothing."),
+    ]
+    source = part(write_rows(tmp_path / "x.json", rows))
+    with image_store(1) as store:
+        lines = write_fixed(tmp_path / "fixed", check_parts([source], store, 1.0, names_of=names_of))
+    images = tmp_path / "fixed" / "x-images"
+    assert lines[0].endswith(f"images are relative to {images}")
+    assert len([file for file in images.rglob("*") if file.is_file()]) == 2
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other-cache"))
+    for sample in read_samples(str(tmp_path / "fixed" / "x.json"), "llava", images=str(images)):
+        assert isinstance(sample, Sample)
+        assert Path(sample.images[0]).read_bytes() == (tmp_path / "a.png").read_bytes()
 
 
 def test_fixed_files_of_several_sources_have_names_of_their_own(tmp_path: Path) -> None:

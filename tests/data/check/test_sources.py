@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import wild_images as wild
-from lorgnette.data.check.files import root_of
+from lorgnette.data.check.files import names_of
 from lorgnette.data.check.findings import Checked, Finding
 from lorgnette.data.check.sources import check_parts
 from lorgnette.data.dataset import Findings, RenderedSamples, render_all
@@ -35,7 +35,7 @@ DROPPED = {
 
 def check(*parts: Part, share: float = 1.0, fix: bool = False, workers: int = 1) -> list[Checked]:
     with image_store(workers) as store:
-        return check_parts(parts, store, share, rows_below=root_of if fix else None)
+        return check_parts(parts, store, share, names_of=names_of if fix else None)
 
 
 def train_on(file: Path, renderer: Renderer, share: float) -> tuple[RenderedSamples, Findings]:

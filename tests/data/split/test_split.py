@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wild_images as wild
+from lorgnette.data.readers import read_samples
 from lorgnette.data.split.files import split_files, write_split
 from lorgnette.data.split.grouping import Groups, alike
 from lorgnette.data.split.sets import Rows, assign, parse_shares
@@ -100,6 +103,40 @@ def test_the_same_input_gives_the_same_files_wherever_it_lies(dataset: Path, tmp
     monkeypatch.chdir(moved)
     assert made(Path("data.json"), near=3).files == first.files
     assert made(moved / "data.json", near=3, seed=43).files != first.files
+
+
+def test_images_inside_the_data_are_copied_and_called_the_same_everywhere(tmp_path: Path, monkeypatch: Any) -> None:
+    rows = []
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for number in range(20):
+        file = tmp_path / "a" / "b" / f"{number}.png"
+        wild.scene(number, side=32).save(file)
+        rows.append(row(f"file-{number}", f"b/{number}.png", f"What is {number}?", "yes"))
+        wild.scene(100 + number, side=32).save(tmp_path / "inside.png")
+        inside = base64.b64encode((tmp_path / "inside.png").read_bytes()).decode()
+        rows.append(row(f"inside-{number}", f"data:image/png;base64,{inside}", f"Where is {number}?", "there"))
+    source = write_rows(tmp_path / "a" / "data.json", rows)
+    first = made(source)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "quite" / "another" / "cache"))
+    split = made(source)
+    assert split.files == first.files
+    out = tmp_path / "out"
+    assert write_split(out, split) is False
+    assert write_split(out, split) is True
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty-cache"))  # it may be deleted at any time
+    before = {
+        hashlib.sha256(Path(i).read_bytes()).hexdigest() for s in read_samples(str(source), "llava") for i in s.images
+    }
+    found = [
+        sample
+        for name in ("train", "val", "test")
+        for sample in read_samples(str(out / f"{name}.json"), "llava", images=str(split.images_in(out)))
+    ]
+    assert len(found) == 40
+    assert {hashlib.sha256(Path(i).read_bytes()).hexdigest() for s in found for i in s.images} == before
+    next((out / "images").rglob("*.png")).unlink()
+    with pytest.raises(InputError, match="holds another split"):
+        write_split(out, split)
 
 
 def test_files_are_pinned(tmp_path: Path) -> None:
@@ -245,15 +282,15 @@ def test_shares_that_the_groups_do_not_allow_are_noted(tmp_path: Path) -> None:
 
 def test_a_split_is_written_once_and_never_over_anything(tmp_path: Path) -> None:
     rows = [row(str(number), None, f"Say {number}", "yes") for number in range(30)]
-    files = made(write_rows(tmp_path / "x.json", rows), shares="80/20").files
+    split = made(write_rows(tmp_path / "x.json", rows), shares="80/20")
     out = tmp_path / "out"
-    assert write_split(out, files) is False
+    assert write_split(out, split) is False
     assert sorted(file.name for file in out.iterdir()) == ["manifest.json", "test.json", "train.json"]
-    assert write_split(out, files) is True
+    assert write_split(out, split) is True
     with pytest.raises(InputError, match="holds another split"):
-        write_split(out, files | {"train.json": "[]"})
+        write_split(out, replace(split, files=split.files | {"train.json": "[]"}))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("three years of work")
     with pytest.raises(InputError, match="not empty"):
-        write_split(tmp_path / "mine", files)
+        write_split(tmp_path / "mine", split)
     assert (tmp_path / "mine" / "thesis.tex").exists()

@@ -10,7 +10,7 @@ from lorgnette.data.check.findings import Checked
 from lorgnette.data.check.report import write_page
 from lorgnette.data.parts import Part
 from lorgnette.data.sample import Sample
-from lorgnette.data.writing import images_root, llava_list
+from lorgnette.data.writing import ImageNames, copy_images, image_names, llava_list
 from lorgnette.errors import InputError
 from lorgnette.images.store import ImageStore
 from lorgnette.run import write_json, write_json_lines, write_text
@@ -70,9 +70,9 @@ def require_empty(folder: Path) -> None:
         )
 
 
-def root_of(part: Part) -> Path:
-    """Return the folder that images of a fixed file are relative to; reads the source for the names of its images."""
-    return images_root(part.images, part.path, (i for s in part.read() if isinstance(s, Sample) for i in s.images))
+def names_of(part: Part) -> ImageNames:
+    """Return how the images of a fixed file are called; reads the source for the names of its images."""
+    return image_names(part.images, part.path, (i for s in part.read() if isinstance(s, Sample) for i in s.images))
 
 
 def write_fixed(folder: Path, checked: Sequence[Checked]) -> list[str]:
@@ -81,7 +81,12 @@ def write_fixed(folder: Path, checked: Sequence[Checked]) -> list[str]:
     for number, name in fixed_names([found.part for found in checked]).items():
         found = checked[number]
         write_text(folder / name, llava_list(found.rows))
-        said.append(f"{len(found.rows):,} rows are in {folder / name}; images are relative to {found.root}")
+        if found.names is None:
+            continue
+        images = folder / f"{Path(name).stem}-images" if found.names.copied else found.names.root
+        if found.names.copied:
+            copy_images(found.names.named, images)
+        said.append(f"{len(found.rows):,} rows are in {folder / name}; images are relative to {images}")
     rejected = [row for found in checked for row in found.rejected]
     write_json_lines(folder / REJECTED, rejected)
     return [*said, f"{len(rejected):,} rows are in {folder / REJECTED}, with reasons"]

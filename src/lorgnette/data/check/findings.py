@@ -5,13 +5,13 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from lorgnette.data.parts import Part
 from lorgnette.data.rendered import Encoded
 from lorgnette.data.rules import bad_row, too_many_bad
 from lorgnette.data.sample import Sample
+from lorgnette.data.writing import ImageNames
 from lorgnette.errors import DataError
 
 Action = Literal["stop", "drop", "mend", "keep", "leave out"]
@@ -58,7 +58,7 @@ class Checked:
         image_tokens, supervised, tokens: of the kept rows in all.
         images: distinct image files of all rows.
         gallery: samples to show.
-        root: the folder that images of a fixed file are relative to; None where none is to be written.
+        names: how the images of a fixed file are called; None where none is to be written.
         rows: the rows of a fixed file as JSON; `rejected` the others, with reasons.
         notes: what else a person should know.
         failure: why the source could not be read to its end.
@@ -76,7 +76,7 @@ class Checked:
     supervised: int = 0
     images: set[str] = field(default_factory=set)
     gallery: list[tuple[Sample, Encoded | None]] = field(default_factory=list)
-    root: Path | None = None
+    names: ImageNames | None = None
     rows: list[str] = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import islice
 from operator import itemgetter
@@ -22,7 +23,7 @@ from lorgnette.data.reading_ahead import read_ahead
 from lorgnette.data.rendered import IGNORE_INDEX, Encoded
 from lorgnette.data.rules import bad_row, require_usable
 from lorgnette.data.sample import Sample
-from lorgnette.data.writing import llava_row, row_json
+from lorgnette.data.writing import ImageNames, llava_row, row_json
 from lorgnette.errors import DataError, LeftOut
 from lorgnette.images.store import ImageStore
 
@@ -50,13 +51,13 @@ def check_parts(
     store: ImageStore,
     max_bad_share: float,
     *,
-    rows_below: Callable[[Part], Path] | None = None,
+    names_of: Callable[[Part], ImageNames] | None = None,
     watch: Watch = lambda samples, _: samples,
 ) -> list[Checked]:
     """Check sources that are used together; what is held out is read first, whatever the order.
 
     Args:
-        rows_below: keep the rows of each part for a fixed file, image paths relative to this folder.
+        names_of: keep the rows of each part for a fixed file, its images called so.
 
     Returns:
         One `Checked` a part, in the order of the parts.
@@ -69,8 +70,8 @@ def check_parts(
         checked = found[number] = Checked(part, max_bad_share)
         check = _PartCheck(checked, store, seen.setdefault(part.name, Seen()), held_out)
         try:
-            if rows_below is not None and part.purpose != "test":
-                checked.root = rows_below(part)
+            if names_of is not None and part.purpose != "test":
+                checked.names = names_of(part)
             if part.variants is not None:
                 checked.variants.update(islice(part.variants(), VARIANT_ROWS))
             for sample in read_ahead(watch(part.read(), part), store):
@@ -120,8 +121,8 @@ class _PartCheck:
         twins = self._count_twins(sample)
         if twins:
             self._reject(sample, twins[0].kind, f"{sample.where}: {twins[0].reason}")
-        elif self.checked.root is not None:
-            self.checked.rows.append(row_json(llava_row(sample, self.checked.root)))
+        elif self.checked.names is not None:
+            self.checked.rows.append(row_json(llava_row(sample, self.checked.names)))
         self._choose(sample, encoded)
 
     def close(self) -> None:
@@ -183,8 +184,9 @@ class _PartCheck:
         return [twin for twin in twins if twin.whole]
 
     def _reject(self, sample: Sample | DataError, kind: str, reason: str) -> None:
-        if self.checked.root is not None:
-            row = llava_row(sample, self.checked.root) if isinstance(sample, Sample) else None
+        if self.checked.names is not None:
+            names = replace(self.checked.names, named={})  # what is rejected is not copied
+            row = llava_row(sample, names) if isinstance(sample, Sample) else None
             self.checked.rejected.append({"source": self.part.path, "kind": kind, "reason": reason, "row": row})
 
     def _choose(self, sample: Sample, encoded: Encoded | None) -> None:

@@ -14,21 +14,27 @@ from typing import Any
 from lorgnette import __version__
 from lorgnette.data.parts import Part
 from lorgnette.data.split.sets import Rows, Split, assign, group_rows, notes, read_rows
-from lorgnette.data.writing import llava_list, llava_row, relative_image, row_json
+from lorgnette.data.writing import ImageNames, copy_images, llava_list, llava_row, row_json
 from lorgnette.errors import InputError
 from lorgnette.images.store import ImageStore
 from lorgnette.run import whole_folder, write_text
 
 MANIFEST = "manifest.json"
+IMAGES = "images"
+"""Copies of all images, where some of them came inside the data."""
 
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The files of a split: name -> text; the folder of the images; what to say about it, line by line."""
+    """The files of a split: name -> text; how the images are called; what to say about it, line by line."""
 
     files: dict[str, str]
-    root: Path
+    names: ImageNames
     lines: list[str]
+
+    def images_in(self, out: Path) -> Path:
+        """Return the folder of the images of a split that is written to `out`."""
+        return out / IMAGES if self.names.copied else self.names.root
 
 
 def split_files(
@@ -51,7 +57,7 @@ def split_files(
     groups = group_rows(rows, store, near_duplicates)
     split = assign(rows, groups, shares, seed)
     files = {
-        f"{name}.json": llava_list(row_json(llava_row(rows.samples[number], rows.root)) for number in numbers)
+        f"{name}.json": llava_list(row_json(llava_row(rows.samples[number], rows.names)) for number in numbers)
         for name, numbers in split.rows.items()
         if numbers
     }
@@ -70,26 +76,30 @@ def split_files(
         "notes": notes(split, shares, max(map(len, groups))),
     }
     files[MANIFEST] = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    return SplitFiles(files, rows.root, _lines(manifest))
+    return SplitFiles(files, rows.names, _lines(manifest))
 
 
-def write_split(out: Path, files: dict[str, str]) -> bool:
+def write_split(out: Path, split: SplitFiles) -> bool:
     """Write the folder of a split, whole or not at all; tell whether it was there already, the same.
 
     Raises:
         InputError: if the folder holds anything else.
     """
     require_free(out)
-    there = {file.name: file.read_bytes() for file in out.iterdir()} if out.is_dir() else {}
-    if there and there == {name: text.encode("utf-8", "replace") for name, text in files.items()}:
+    files, pictures = split.files, split.names.named if split.names.copied else {}
+    found = {file.relative_to(out).as_posix(): file for file in out.rglob("*") if file.is_file()}
+    copies = {f"{IMAGES}/{name}" for name in pictures}
+    there = {name: file.read_bytes() for name, file in found.items() if name not in copies}
+    if copies <= found.keys() and there == {name: text.encode("utf-8", "replace") for name, text in files.items()}:
         return True
-    if there:
+    if found:
         raise InputError(
             f"{out}: holds another split. It is left as it is. Next: choose another folder, or delete this one."
         )
     with whole_folder(out) as unfinished:
         for name, text in files.items():
             write_text(unfinished / name, text)
+        copy_images(pictures, unfinished / IMAGES)
     return False
 
 
@@ -132,7 +142,7 @@ def _set(rows: Rows, split: Split, name: str, files: dict[str, str]) -> dict[str
 def _images(rows: Rows, store: ImageStore) -> dict[str, Any]:
     """Fingerprint all images, by their names below the images folder and their contents."""
     paths = {path for sample in rows.samples for path in sample.images}
-    named = {(relative_image(path, rows.root), str(store.facts(path).sha256)) for path in paths}
+    named = {(rows.names.name(path), str(store.facts(path).sha256)) for path in paths}
     lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(named))
     return {"files": len(named), "distinct": len({sha256 for _, sha256 in named}), "sha256": _sha256(lines)}
 

@@ -18,7 +18,7 @@ from lorgnette.data.parts import Part
 from lorgnette.data.rules import bad_row, require_usable, too_many_bad
 from lorgnette.data.sample import Sample
 from lorgnette.data.split.grouping import Groups, alike
-from lorgnette.data.writing import images_root, relative_image
+from lorgnette.data.writing import ImageNames, image_names
 from lorgnette.errors import DataError, LeftOut
 from lorgnette.images.store import ImageStore
 
@@ -37,7 +37,7 @@ class Rows:
         strata: the source of each, and the first folder of its images.
         rejected: rows that cannot be used: where and of which kind.
         counts: per source: rows read, used, by kind of rejection, left out.
-        root: the folder that image paths are relative to.
+        names: how the images are called.
     """
 
     samples: list[Sample] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Rows:
     strata: list[str] = field(default_factory=list)
     rejected: list[dict[str, str]] = field(default_factory=list)
     counts: list[dict[str, object]] = field(default_factory=list)
-    root: Path = Path()
+    names: ImageNames = field(default_factory=lambda: ImageNames(Path(), copied=False))
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,11 @@ def read_rows(parts: Sequence[Part], store: ImageStore, max_bad_share: float) ->
                 "left_out": dict(sorted(left_out.items())),
             }
         )
-    rows.root = images_root(parts[0].images, parts[0].path, (image for s in rows.samples for image in s.images))
+    rows.names = image_names(parts[0].images, parts[0].path, (image for s in rows.samples for image in s.images))
     for owner, sample in zip(owners, rows.samples, strict=True):
         hashes = [str(store.facts(image).sha256) for image in sample.images]
         rows.things.append(tuple(hashes) or (f"text {row_key(sample, ()).hex()}",))
-        rows.strata.append(f"{owner}/{_first_folder(sample, rows.root)}")
+        rows.strata.append(f"{owner}/{_first_folder(sample, rows.names)}")
     return rows
 
 
@@ -185,8 +185,8 @@ def _order(rows: Rows, group: Sequence[int], seed: int) -> str:
     return hashlib.sha256("\n".join([str(seed), *held]).encode()).hexdigest()
 
 
-def _first_folder(sample: Sample, root: Path) -> str:
-    folders = PurePosixPath(relative_image(sample.images[0], root)).parts[:-1] if sample.images else ()
+def _first_folder(sample: Sample, names: ImageNames) -> str:
+    folders = PurePosixPath(names.name(sample.images[0])).parts[:-1] if sample.images and not names.copied else ()
     return folders[0] if folders else ""
 
 
