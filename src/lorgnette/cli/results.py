@@ -158,8 +158,10 @@ def show_result(result: dict[str, Any]) -> None:
         if count:
             console.print(f"  {name.replace('_', ' ')}: {count:,}", markup=False)
     made_by = {**result["options"], **(result["decoding"] or {})}
-    told = ", ".join(f"{name} {value}" for name, value in made_by.items() if value is not None)
+    told = [f"{name} {value}" for name, value in made_by.items() if value is not None]
+    if result["prompt"]:
+        told.append(f"prompt {json.dumps(result['prompt'], ensure_ascii=False)}")
     if told:
-        console.print(f"  with {told}", markup=False, soft_wrap=True)
+        console.print(f"  with {', '.join(told)}", markup=False, soft_wrap=True)
     for warning in result["warnings"]:
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
