@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 import small_sets as sets
+from lorgnette.cli.results import show_result
 from lorgnette.errors import DataError, InputError, RunError
 from lorgnette.evaluation.asking import Asker
 from lorgnette.evaluation.evaluate import Settings, evaluate
@@ -65,7 +66,7 @@ def test_likelihood_takes_the_letter_that_the_model_finds_likeliest(ask, llava: 
         asker.answers([asker.question(Document("1", (), "Who?", "a", fields={"hint": "", "options": ""}))])
 
 
-def test_rows_hold_what_made_them(ask, tmp_path: Path) -> None:
+def test_rows_hold_what_made_them(ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = ask(mmbench(tmp_path), settings=Settings(max_new_tokens=2, limit=5, prompt="{options}\n{question}?"))
     assert result["data"]["documents"] == result["n"] == 5
     rows = read_json_lines(tmp_path / "result" / "predictions.jsonl")
@@ -77,6 +78,10 @@ def test_rows_hold_what_made_them(ask, tmp_path: Path) -> None:
     assert all(row["seconds"] > 0 for row in rows)
     assert read_json(tmp_path / "result" / "result.json") == result
     assert result["score"] == pytest.approx(sum(row["score"] for row in rows) / 5)
+    show_result(result)
+    shown = capsys.readouterr().out
+    assert "protocol generate, letters ABCDE, homoglyphs keep, method greedy, max_new_tokens 2, prompt" in shown
+    assert r'prompt "{options}\n{question}?"' in shown
 
 
 def test_answers_are_kept_when_scoring_fails_and_scored_when_it_works(

@@ -157,8 +157,10 @@ def show_result(result: dict[str, Any]) -> None:
         if count:
             say(f"  {name.replace('_', ' ')}: {count:,}")
     made_by = {**result["options"], **(result["decoding"] or {})}
-    told = ", ".join(f"{name} {value}" for name, value in made_by.items() if value is not None)
+    told = [f"{name} {value}" for name, value in made_by.items() if value is not None]
+    if result["prompt"]:
+        told.append(f"prompt {json.dumps(result['prompt'], ensure_ascii=False)}")
     if told:
-        say(f"  with {told}")
+        say(f"  with {', '.join(told)}")
     for warning in result["warnings"]:
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
