@@ -42,6 +42,7 @@ from lorgnette.training.samples import samples_of
 from lorgnette.training.stages import (
     modes_of,
     prepare,
+    require_parts,
     restore_stage,
     run_stage,
 )
@@ -75,7 +76,7 @@ def begin(recipe: Recipe, output: Path, command: Sequence[str], console: Console
 
 
 def check(recipe: Recipe) -> None:
-    """Find what would fail later before anything costs time: names, files, the first sample of every source.
+    """Find what would fail later before anything costs time: names, files, parts, the first sample of every source.
 
     Raises:
         InputError: for the first thing that is wrong.
@@ -83,7 +84,10 @@ def check(recipe: Recipe) -> None:
     build = recipe.model.build
     for name in (build.vision_tower, build.language_model) if build else (str(recipe.model.base),):
         load_config(located(name))
+    outline = outline_of(recipe.model) if recipe.stages else None
     for number, stage in enumerate(recipe.stages):
+        if outline is not None:
+            require_parts(stage, outline)
         if recipe.model.quantization is not None and needs_start(recipe.stages[:number], stage):
             raise RecipeError(
                 f"stages: {stage.name}: stands on a model that the stages before it changed, which would be quantized "

@@ -151,4 +151,4 @@ def show_result(result: dict[str, Any]) -> None:
         if count:
             console.print(f"  {name.replace('_', ' ')}: {count:,}", markup=False)
     for warning in result["warnings"]:
-        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=not console.is_terminal)

@@ -13,6 +13,7 @@ from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import fingerprint, load_config
 from lorgnette.models.trainable import Mode, Part, freeze_all_but, parts_table
+from lorgnette.progress import print_table
 from lorgnette.run import read_json_object
 
 SCALES_IMAGE_FEATURES_BEFORE_5_4 = ("gemma",)
@@ -83,7 +84,7 @@ def show_description(found: Description, console: Console) -> None:
     table.add_column("trainable", footer=f"{trainable:,} ({trainable / total:.2%})", justify="right")
     for part in found.parts:
         table.add_row(part.part, part.mode, f"{part.parameters:,}", f"{part.trainable:,}")
-    console.print(table)
+    print_table(table, console)
 
 
 def _first_line(template: str) -> str:

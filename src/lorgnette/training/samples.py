@@ -16,6 +16,7 @@ from lorgnette.data.rendered import Rendered, soft_prompt_ids
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError
 from lorgnette.models.learner import Learner
+from lorgnette.progress import counted
 from lorgnette.recipe.sections import Source, Stage
 
 
@@ -52,7 +53,7 @@ def render_sources(
 def _render_source(
     source: Source, renderer: AnyRenderer, max_bad_share: float, images: KnownImages, progress: Progress
 ) -> tuple[RenderedSamples, Findings]:
-    shown = progress.track(samples_of(source), total=None, description=f"reading {source.path}")
+    shown = counted(progress, samples_of(source), f"reading {source.path}")
     encodings = Encodings(cache_file(renderer, source.path, source.format, source.split))
     rendered, findings = render_all(shown, renderer, max_bad_share, encodings, images.require_image)
     if source.limit is not None and findings.read < source.limit:

@@ -63,7 +63,7 @@ def read_documents(task: Task, split: str | None, limit: int | None = None) -> t
         given = list(task.documents(split or task.split))
     except LorgnetteError:
         raise
-    except Exception as error:  # a task is the user's own code
+    except (Exception, SystemExit) as error:  # a task is the user's own code
         raise DataError(f"task {task.name}: documents() raised {error!r}.") from error
     errors = [row for row in given if isinstance(row, DataError)]
     bad = [row for row in errors if not isinstance(row, LeftOut)]
