@@ -33,12 +33,13 @@ from lorgnette.models.loading import DTYPES, fingerprint, load_config
 from lorgnette.processes import is_main, processes
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Recipe, Stage
-from lorgnette.recipe_model import built, plan_of
+from lorgnette.recipe_model import built, outline_of, plan_of
 from lorgnette.run import RECORD, append_json_line, locked, provenance, read_json_object, write_text
 from lorgnette.training.arguments import training_arguments
 from lorgnette.training.hand_over import brings_projector, merged_model, needs_start, put_projector
 from lorgnette.training.samples import samples_of
 from lorgnette.training.stages import (
+    require_parts,
     restore_stage,
     run_stage,
 )
@@ -72,7 +73,7 @@ def begin(recipe: Recipe, output: Path, command: Sequence[str], console: Console
 
 
 def check(recipe: Recipe) -> None:
-    """Find what would fail later before anything costs time: names, files, the first sample of every source.
+    """Find what would fail later before anything costs time: names, files, parts, the first sample of every source.
 
     Raises:
         InputError: for the first thing that is wrong.
@@ -80,7 +81,10 @@ def check(recipe: Recipe) -> None:
     build = recipe.model.build
     for name in (build.vision_tower, build.language_model) if build else (str(recipe.model.base),):
         load_config(located(name))
+    outline = outline_of(recipe.model) if recipe.stages else None
     for number, stage in enumerate(recipe.stages):
+        if outline is not None:
+            require_parts(stage, outline)
         if recipe.model.quantization is not None and needs_start(recipe.stages[:number], stage):
             raise RecipeError(
                 f"stages: {stage.name}: stands on a model that the stages before it changed, which would be quantized "

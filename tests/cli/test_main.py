@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -9,10 +10,12 @@ import sys
 
 import pytest
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from lorgnette import cli
 from lorgnette.errors import InputError
-from lorgnette.progress import progress_bar
+from lorgnette.progress import counted, print_table, progress_bar
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, command: object) -> int:
@@ -49,16 +52,34 @@ def test_a_scheduler_s_sigterm_is_answered_like_ctrl_c(
 ) -> None:
     cleaned = []
 
-    def command() -> None:
+    def settle() -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             pytest.fail("it goes on")
         finally:
             cleaned.append(True)
 
-    assert ended(monkeypatch, command) == 143
+    monkeypatch.setattr(cli.model, "settle", settle)
+    monkeypatch.setattr(sys, "argv", ["lorgnette", "model", "inspect", "somewhere"])
+    assert ended(monkeypatch, cli.app) == 143
     assert cleaned
     assert "terminated. Call the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENAMETOOLONG, 2), (errno.EROFS, 2), (errno.ENOSPC, 1)])
+def test_a_path_that_cannot_be_used_is_wrong_input_and_a_full_disk_is_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, code: int
+) -> None:
+    assert ended(monkeypatch, raising(OSError(number, os.strerror(number), "x.json"))) == code
+    said = capsys.readouterr().err
+    assert "x.json" in said
+    assert ("Next: give another path" in said) == (code == 2)
+
+
+def test_what_a_reader_of_the_user_exits_with_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", raising(SystemExit({"not": "a number"})))
+    with pytest.raises(SystemExit, match="not"):
+        cli.main()
 
 
 @pytest.mark.parametrize(
@@ -110,3 +131,27 @@ def test_brackets_in_a_name_are_no_markup_of_a_bar() -> None:
     with progress_bar(console) as progress:
         list(progress.track([1], description="reading [/red]a[b].json"))
     assert "reading [/red]a[b].json" in out.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_bar_keeps_its_numbers_where_a_terminal_is_narrow(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, color_system=None)
+    with progress_bar(console) as progress:
+        list(counted(progress, range(24), f"reading /a/long/{'path/' * 20}data.json"))
+    last = out.getvalue().splitlines()[-2]
+    assert "reading /" in last
+    assert "24/24 00:00" in last
+
+
+def test_no_number_of_a_table_is_cut_where_a_terminal_is_narrow() -> None:
+    table = Table("part", "mode", "parameters", title="stage one")
+    table.add_row("language_model", "lora", "1,234,567,890")
+    table.add_row(Text("[b]"), "", "")
+    shown = {}
+    for width in (30, 80):
+        out = io.StringIO()
+        print_table(table, Console(file=out, width=width))
+        shown[width] = out.getvalue()
+    assert " ".join(shown[30].split()) == "stage one language_model: mode lora, parameters 1,234,567,890 [b]"
+    assert "│ language_model │ lora │ 1,234,567,890 │" in shown[80]

@@ -65,25 +65,53 @@ def test_of_the_tower_learns_what_the_projected_layer_depends_on(
 
 def test_lora_lands_on_exactly_the_layers_that_were_asked_for(llava: Llava) -> None:
     core = llava.core
-    both = lora_targets(core, ALL_LORA | {"projector": "frozen"}, ["q_proj", "gate_proj"])
+    both = lora_targets(core, ALL_LORA | {"projector": "frozen"}, {"target_modules": ["q_proj", "gate_proj"]})
     assert {part_of(name) for name in both} == {"vision_tower", "language_model"}
     assert {name.rpartition(".")[2] for name in both if part_of(name) == "vision_tower"} == {"q_proj"}
     only = ALL_LORA | {"vision_tower": "frozen", "projector": "frozen"}
-    assert all(part_of(name) == "language_model" for name in lora_targets(core, only, ["q_proj"]))
-    first = lora_targets(core, only, r".*layers\.0\.self_attn\.(q|v)_proj")
+    assert all(part_of(name) == "language_model" for name in lora_targets(core, only, {"target_modules": ["q_proj"]}))
+    first = lora_targets(core, only, {"target_modules": r".*layers\.0\.self_attn\.(q|v)_proj"})
     assert first == [f"model.language_model.layers.0.self_attn.{name}_proj" for name in "qv"]
-    assert "lm_head" not in lora_targets(core, only, "all-linear")
-    assert "lm_head" in lora_targets(core, only, ["lm_head", "q_proj"])
+    assert "lm_head" not in lora_targets(core, only, {})
+    assert "lm_head" in lora_targets(core, only, {"target_modules": ["lm_head", "q_proj"]})
     tower = tower_parameters_that_learn(core, llava.image_size)
     layers = core.config.vision_config.num_hidden_layers
-    reached = lora_targets(core, ALL_LORA, "all-linear", tower)
+    reached = lora_targets(core, ALL_LORA, {}, tower)
     assert not any(f"layers.{layers - 1}." in name for name in reached if part_of(name) == "vision_tower")
+
+
+def test_lora_in_some_layers_only(llava: Llava) -> None:
+    """PEFT alone forgets `layers_to_transform` where targets are full paths."""
+    modes = ALL_LORA | {"projector": "frozen", "vision_tower": "frozen"}
+    asked = {"target_modules": ["q_proj"], "layers_to_transform": 1}
+    adapted = add_lora(llava.core, modes, {"r": 2} | asked)
+    trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    assert {name.split(".lora_")[0].rpartition("layers.")[2] for name in trained} == {"1.self_attn.q_proj"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"layers_to_transform": [0, 99]}, r"layers_to_transform: \[99\] in language_model. Allowed: 0, 1"),
+        ({"layers_to_transform": [0], "layers_pattern": "blocks"}, "none, its targets are in no numbered layer"),
+        ({"layers_to_transform": [0], "layers_pattern": "(("}, "no regular expression"),
+        ({"layers_pattern": "layers"}, "without layers_to_transform"),
+        ({"target_modules": "(("}, "no regular expression"),
+        ({"rank_pattern": {"nothing": 2}}, "did not match any"),
+        ({"init_lora_weights": "loftq"}, "PEFT refuses these settings"),
+    ],
+)
+def test_settings_of_lora_that_lead_nowhere_are_refused(llava: Llava, settings: dict, says: str) -> None:
+    modes = ALL_LORA | {"projector": "frozen", "vision_tower": "frozen"}
+    with pytest.raises(ModelError, match=says) as caught:
+        add_lora(llava.core, modes, {"r": 2} | settings)
+    assert "folder" not in str(caught.value)
 
 
 def test_lora_on_a_tied_head_is_refused(parts: Callable[[str, str], tuple[str, str]]) -> None:
     llava = assemble(*parts("clip", "qwen2"))
     with pytest.raises(ModelError, match="tied"):
-        lora_targets(llava.core, {"language_model": "lora"}, ["lm_head"])
+        lora_targets(llava.core, {"language_model": "lora"}, {"target_modules": ["lm_head"]})
 
 
 @pytest.mark.parametrize(
@@ -92,7 +120,7 @@ def test_lora_on_a_tied_head_is_refused(parts: Callable[[str, str], tuple[str, s
         {"use_rslora": True},
         {"use_dora": True},
         {"init_lora_weights": "pissa"},
-        {"layers_to_transform": [0], "layers_pattern": "layers"},
+        {"layers_to_transform": [1], "layers_pattern": "layers"},
         {"rank_pattern": {"q_proj": 2}, "bias": "lora_only"},
     ],
     ids=lambda settings: next(iter(settings)),

@@ -5,6 +5,7 @@ Commands import what they need when they run: `lorgnette --help` should not wait
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
@@ -46,16 +47,28 @@ for group, commands in COMMANDS.items():
         group.command()(command)
 
 
-STOPPED = {130: "interrupted", 143: "terminated"}
+INTERRUPTED, TERMINATED = 130, 143
 """Exit codes of a command that was stopped from outside, as shells count: 128 and the number of the signal."""
+OF_A_PATH = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+)
+"""What the system says where a path that was given cannot be used."""
 
 
 def main() -> None:
     """Run a command; explain what went wrong in one message, with exit code 2 for wrong input and 1 otherwise."""
+    terminated = False
+
+    def terminate(*_: object) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt  # nothing half done stays, and the cursor comes back
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Cyrillic must not end an hour's work
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         app()
     except LorgnetteError as error:
@@ -64,8 +77,9 @@ def main() -> None:
         _tell(label, str(error))
         sys.exit(error.exit_code)
     except (OSError, SafetensorError) as error:
-        _tell("error: ", f"the system refused: {error}")
-        sys.exit(1)
+        of_a_path = isinstance(error, OSError) and error.errno in OF_A_PATH
+        _tell("error: ", f"the system refused: {error}" + ("\nNext: give another path." if of_a_path else ""))
+        sys.exit(2 if of_a_path else 1)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -73,21 +87,19 @@ def main() -> None:
         step = "Next: a smaller batch or image size, shorter texts, fewer processes, or a machine with more memory."
         _tell("error: ", f"out of memory: {reason} {step}")
         sys.exit(1)
-    except SystemExit as stop:  # typer makes one of Ctrl-C
-        if stop.code in STOPPED and is_main():
-            errors.print(f"\n{STOPPED[stop.code]}. Call the same command again: it goes on from here.", soft_wrap=True)
-        raise
+    except SystemExit as stop:
+        if stop.code != INTERRUPTED:  # typer's way of passing on Ctrl-C
+            raise
+        if is_main():
+            how = "terminated" if terminated else "interrupted"
+            errors.print(f"\n{how}. Call the same command again: it goes on from here.", soft_wrap=True)
+        sys.exit(TERMINATED if terminated else INTERRUPTED)
 
 
 def _tell(label: str, message: str) -> None:
     """Print a message; what it quotes of files and their names must not drive the terminal."""
     clean = "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in message)
     errors.print(Text.assemble((label, "bold red"), clean), soft_wrap=True)
-
-
-def _terminated(*_: object) -> None:
-    """End as after Ctrl-C, so that nothing half done stays and the cursor comes back."""
-    raise SystemExit(143)
 
 
 def _version(value: bool) -> None:

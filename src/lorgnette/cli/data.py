@@ -217,4 +217,6 @@ def _check(
 
 
 def _watched(progress: Progress, samples: Iterator[Sample | DataError], part: Part) -> Iterator[Sample | DataError]:
-    yield from progress.track(samples, total=None, description=f"checking {part.name}")
+    from lorgnette.progress import counted  # noqa: PLC0415
+
+    yield from counted(progress, samples, f"checking {part.name}")

@@ -163,4 +163,4 @@ def show_result(result: dict[str, Any]) -> None:
     if told:
         say(f"  with {', '.join(told)}")
     for warning in result["warnings"]:
-        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=not console.is_terminal)

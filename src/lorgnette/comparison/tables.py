@@ -26,6 +26,7 @@ from lorgnette.comparison.wording import (
     shortened,
 )
 from lorgnette.pages import printable
+from lorgnette.progress import print_table
 from lorgnette.run import write_json, write_json_lines, write_text
 
 COLUMNS = (
@@ -70,17 +71,18 @@ def changes(compared: Compared) -> Iterator[dict[str, Any]]:
 
 def print_tables(comparisons: Sequence[TaskComparison], console: Console) -> None:
     """Print a table a candidate, what must be said beside it, and what it shows in a sentence."""
+    whole = not console.is_terminal  # a person reads lines broken between words, a program reads whole lines
     for candidate in dict.fromkeys(comparison.candidate for comparison in comparisons):
         own = [comparison for comparison in comparisons if comparison.candidate == candidate]
-        console.print(_table(own))
+        print_table(_table(own), console, first_gives=True)
         for comparison in own:
             name = printable(f"{comparison.task}, {comparison.metric}")
-            console.print(Text(f"{name}: {counts_text(comparison)}"), soft_wrap=True)
+            console.print(Text(f"{name}: {counts_text(comparison)}"), soft_wrap=whole)
             for note in comparison.notes:
-                console.print(Text(f"{name}: {printable(note)}", "yellow"), soft_wrap=True)
+                console.print(Text(f"{name}: {printable(note)}", "yellow"), soft_wrap=whole)
     console.print(Text("p-values are Holm-corrected; below a task, within each of its groupings", "dim"))
     for line in sentences(comparisons):
-        console.print(Text(line, "bold"), soft_wrap=True)
+        console.print(Text(line, "bold"), soft_wrap=whole)
 
 
 def print_changes(compared: Sequence[Compared], most: int, console: Console) -> None:

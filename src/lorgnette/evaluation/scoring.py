@@ -26,7 +26,7 @@ def score_answers(task: Task, documents: Sequence[Document], answers: Sequence[s
         scored = task.score_all(documents, answers)
     except LorgnetteError:
         raise
-    except Exception as error:  # a task is the user's own code
+    except (Exception, SystemExit) as error:  # a task is the user's own code
         raise DataError(f"task {task.name}: score_all() raised {error!r}.") from error
     if not isinstance(scored, Scored) or len(scored.rows) != len(documents):
         raise DataError(f"task {task.name}: score_all() gave {scored!r:.80}. Allowed: a Scored with a row an answer.")
@@ -41,7 +41,7 @@ def _row(task: Any, document: Document, answer: str) -> Score:
         given = task.score(document, answer)
     except LorgnetteError:
         raise
-    except Exception as error:  # a task is the user's own code
+    except (Exception, SystemExit) as error:  # a task is the user's own code
         raise DataError(f"{where} raised {error!r}.") from error
     row = given if isinstance(given, Score) else Score({task.metric: given})
     _check(row, task.metric, 1.0, where)

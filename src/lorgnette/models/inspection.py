@@ -16,6 +16,7 @@ from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import dtype_name, fingerprint, load_config
 from lorgnette.models.trainable import Mode, Part, freeze_all_but, parts_table
+from lorgnette.progress import print_table
 from lorgnette.run import read_record
 
 
@@ -91,7 +92,7 @@ def show_description(found: Description, console: Console) -> None:
     table.add_column("trainable", footer=f"{trainable:,} ({trainable / total:.2%})", justify="right")
     for part in found.parts:
         table.add_row(part.part, part.mode, f"{part.parameters:,}", f"{part.trainable:,}")
-    console.print(table)
+    print_table(table, console)
 
 
 def _reads_in(config: Any, source: str) -> str:

@@ -91,7 +91,7 @@ TRAINING_TYPES: dict[str, Any] = {
     "per_device_train_batch_size": _COUNT,
     "per_device_eval_batch_size": _COUNT,
     "gradient_accumulation_steps": _COUNT,
-    "learning_rate": _RATE,
+    "learning_rate": Annotated[float, Field(gt=0)],
     "num_train_epochs": _RATE,
     "fsdp": bool | str | None,
 }

@@ -13,7 +13,7 @@ from typing import Any
 from lorgnette.errors import RecipeError, nearest
 from lorgnette.recipe.mistakes import dotted, shown, validate
 from lorgnette.recipe.sections import Recipe
-from lorgnette.recipe.yaml_text import FieldPath, Mistake, Plain, parse_yaml, write_yaml
+from lorgnette.recipe.yaml_text import MAX_DEPTH, FieldPath, Mistake, Plain, parse_yaml, write_yaml
 
 MAX_BYTES = 1_000_000
 _ABSENT = object()
@@ -93,6 +93,9 @@ def _override(plain: Plain, override: str) -> None:
     name, equals, text = override.partition("=")
     if not equals or not all(name.split(".")):
         plain.wrong(origin, (), "must be PATH=VALUE, such as stages.0.lora.r=16")
+        return
+    if name.count(".") >= MAX_DEPTH:
+        plain.wrong(f"--set {shown(name)}", (), f"more than {MAX_DEPTH} levels deep")
         return
     value = parse_yaml(text)
     path = _place(plain, name.split("."), value.data, origin)

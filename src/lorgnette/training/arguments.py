@@ -48,6 +48,7 @@ def training_arguments(stage: Stage, folder: Path, seed: int) -> TrainingArgumen
         made._n_gpu = 1  # transformers would part a batch, but a row is whole; a process a GPU shares the work
     wrong = {
         "max_steps: 0 and num_train_epochs: 0 train nothing": made.max_steps == 0 or made.num_train_epochs <= 0,
+        "max_steps must be more than 0, or -1, which leaves it to num_train_epochs": made.max_steps < -1,
         "eval_strategy needs `validation:` data": made.eval_strategy != "no" and not stage.validation,
         "dataloader_num_workers must be 0 or more": made.dataloader_num_workers < 0,
     }

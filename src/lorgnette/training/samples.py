@@ -17,6 +17,7 @@ from lorgnette.errors import DataError
 from lorgnette.images.opening import open_image
 from lorgnette.images.store import ImageStore, cores, image_store
 from lorgnette.models.learner import Learner
+from lorgnette.progress import counted
 from lorgnette.recipe.sections import Source, Stage
 
 FEW_IMAGES = 256
@@ -54,7 +55,7 @@ def _render_source(
     source: Source, renderer: AnyRenderer, max_bad_share: float, images: ImageStore, progress: Progress
 ) -> tuple[RenderedSamples, Findings]:
     ahead = read_ahead(samples_of(source), images)
-    shown = progress.track(ahead, total=None, description=f"reading {source.path}")
+    shown = counted(progress, ahead, f"reading {source.path}")
     encodings = Encodings(cache_file(renderer, source.path, source.format, source.split))
     rendered, findings = render_all(shown, renderer, max_bad_share, encodings, images.require_image)
     if source.limit is not None and findings.read < source.limit:

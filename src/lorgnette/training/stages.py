@@ -15,7 +15,7 @@ from rich.table import Table
 
 from lorgnette.data.dataset import Findings
 from lorgnette.errors import InputError, ModelError, RunError
-from lorgnette.models.adapters import add_lora, load_trained
+from lorgnette.models.adapters import add_lora, load_trained, lora_targets
 from lorgnette.models.learner import Learner
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import fingerprint
@@ -30,7 +30,7 @@ from lorgnette.models.trainable import (
     tower_parameters_that_learn,
 )
 from lorgnette.processes import is_main, processes
-from lorgnette.progress import progress_bar
+from lorgnette.progress import print_table, progress_bar
 from lorgnette.recipe.sections import Stage
 from lorgnette.run import last_whole_checkpoint, read_json_object, read_record, write_json
 from lorgnette.training.arguments import rates_of, training_arguments
@@ -182,14 +182,14 @@ def require_same_origin(folder: Path, made_from: dict[str, str]) -> None:
         )
 
 
-def prepare(stage: Stage, learner: Learner, *, keep_projector: bool = False) -> Learner:
-    """Freeze, unfreeze, add LoRA and a soft prompt as the stage says; what trains becomes float32.
+def require_parts(stage: Stage, learner: Learner) -> frozenset[str] | None:
+    """Check that a model has what a stage trains; the model may be an outline, and is not changed.
 
-    Args:
-        keep_projector: a stage before trained the projector in place; it then lies in the folder of the adapter too.
+    Returns:
+        names of the vision tower's parameters that learn; None where it is frozen.
 
     Raises:
-        ModelError: if the model lacks a part that is to train, or LoRA or the soft prompt does not fit it.
+        ModelError: if a part, a layer or a target of LoRA is not there.
     """
     modes = stage.train.modes
     absent = [part for part, mode in modes.items() if mode != "frozen" and part not in learner.parts]
@@ -201,6 +201,24 @@ def prepare(stage: Stage, learner: Learner, *, keep_projector: bool = False) -> 
     tower = None
     if isinstance(learner, Llava) and modes["vision_tower"] != "frozen":
         tower = tower_parameters_that_learn(learner.core, learner.image_size, stage.train.last_layers)
+    if "lora" in modes.values():
+        try:
+            lora_targets(learner.core, modes, stage.lora or {}, tower)
+        except ModelError as error:
+            raise ModelError(f"stages: {stage.name}: {error}") from error
+    return tower
+
+
+def prepare(stage: Stage, learner: Learner, *, keep_projector: bool = False) -> Learner:
+    """Freeze, unfreeze, add LoRA and a soft prompt as the stage says; what trains becomes float32.
+
+    Args:
+        keep_projector: a stage before trained the projector in place; it then lies in the folder of the adapter too.
+
+    Raises:
+        ModelError: if the model lacks a part that is to train, or LoRA or the soft prompt does not fit it.
+    """
+    modes, tower = stage.train.modes, require_parts(stage, learner)
     prompt = learner.soft_prompt
     if stage.prompt_tuning is not None:
         prompt = (prompt or new_prompt(learner.core, stage.prompt_tuning, learner.source)).requires_grad_(True)
@@ -236,7 +254,7 @@ def show(name: str, parts: Sequence[Part], findings: Findings, steps: int, conso
     for part in parts:
         rate = f"{part.learning_rate:g}" if part.learning_rate else "-"
         table.add_row(part.part, part.mode, f"{part.parameters:,}", f"{part.trainable:,}", rate)
-    console.print(table)
+    print_table(table, console)
     console.print(
         f"{findings.kept:,} of {findings.read:,} samples, {steps:,} steps; "
         f"{findings.supervised / findings.tokens:.1%} of the tokens are supervised"

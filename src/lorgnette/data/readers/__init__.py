@@ -101,7 +101,7 @@ def _checked(
             yield found
     except LorgnetteError:
         raise
-    except Exception as error:  # a reader is the user's own code
+    except (Exception, SystemExit) as error:  # a reader is the user's own code
         raise DataError(f"{spec.path}, row {number}: the format '{format}' raised {error!r:.300}.") from error
 
 

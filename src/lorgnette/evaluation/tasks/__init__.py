@@ -73,7 +73,7 @@ def read_documents(task: Task, split: str | None, limit: int | None = None) -> t
                 break  # a set on the hub may have gigabytes more
     except LorgnetteError:
         raise
-    except Exception as error:  # a task is the user's own code
+    except (Exception, SystemExit) as error:  # a task is the user's own code
         raise DataError(f"task {task.name}: documents() raised {error!r}. Next: see docs/own-task.md.") from error
     if bad > MAX_BAD_SHARE * read:
         first = next(row for row in errors if not isinstance(row, LeftOut))
