@@ -10,12 +10,8 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import (
-    AutoImageProcessor,
-    AutoTokenizer,
-    GenerationConfig,
-    LlavaForConditionalGeneration,
-)
+from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig, LlavaForConditionalGeneration
+from transformers.core_model_loading import revert_weight_conversion
 
 from lorgnette.data.templates import TEMPLATES, chat_template
 from lorgnette.errors import ModelError
@@ -42,6 +38,7 @@ FILES: PartMap = {
 """Names in files: as transformers 4 wrote them and 5 still does, then as they are in memory, which some files have."""
 MEMORY: PartMap = dict(list(FILES.items())[4:])
 """Names in the memory of transformers 5, but for the level that it dropped from the tower's."""
+TOWER = "model.vision_tower."
 PROJECTOR_NAMES = ("linear_1.", "linear_2.")
 
 
@@ -277,11 +274,21 @@ def require_complete(whole: Whole) -> None:
 
 
 def expected_shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """Return the names in memory and shapes of all tensors that a configuration asks for; a tied head is none."""
+    """Return the names in memory and shapes of all tensors that a configuration asks for; a tied head is none.
+
+    A tower that is called otherwise in files than in memory (DINOv2's attention) has the names of its files.
+    """
     with torch.device("meta"):
         model = LlavaForConditionalGeneration(config)
-    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+    tied = config.tie_word_embeddings
+    shapes = {name: t for name, t in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    if config.vision_config.model_type not in NESTED_TOWERS:
+        tower = {name.removeprefix(TOWER): tensor for name, tensor in shapes.items() if name.startswith(TOWER)}
+        spelled = {
+            TOWER + name: tensor for name, tensor in revert_weight_conversion(model.model.vision_tower, tower).items()
+        }
+        shapes = {name: tensor for name, tensor in shapes.items() if not name.startswith(TOWER)} | spelled
+    return {name: tuple(tensor.shape) for name, tensor in shapes.items()}
 
 
 def _memory_shapes(parts: Mapping[str, Tensors]) -> dict[str, tuple[int, ...]]:
