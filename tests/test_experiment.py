@@ -447,6 +447,13 @@ def test_qlora_and_a_soft_prompt_walk_the_road(recipe: Path, tmp_path: Path, mon
     assert rows["soft_prompt"]["trainable"] == 4 * 32
     assert rows["vision_tower"]["mode"] == "lora"
     assert (tmp_path / "one" / "merged" / "prompt" / "adapter_config.json").exists()
+    # not merged, in its 4 bits, it answers as the merged model does
+    words = ("--task", "easy-vqa", "--limit", "60", "--output", "unmerged", "--batch-size", "16")
+    assert lorgnette(monkeypatch, "evaluate", trained, *words) == 0
+    said = [row["answer"] for row in read_json_lines(tmp_path / "unmerged" / "predictions.jsonl")]
+    assert said == [row["answer"] for row in answers(tmp_path / "one", "after")]
+    named = read_json(tmp_path / "unmerged" / "result.json")["model"]
+    assert named["quantization"] == read_json(trained / "lorgnette.json")["quantization"]
     # interrupted before the merge and called again: bitwise the same
     monkeypatch.setattr(experiment, "merged_model", stopping(experiment.merged_model, 1))
     assert lorgnette(monkeypatch, "run", recipe, "--output", "two") == 130

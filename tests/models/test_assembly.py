@@ -95,6 +95,17 @@ def test_vision_tensors_have_the_names_that_both_transformers_4_and_5_read(saved
     assert "token_type_ids" not in tokenizer["model_input_names"]
 
 
+@pytest.mark.parametrize("language_model", ["qwen2", "gemma"])
+def test_tokenizers_of_every_class_are_written_as_4_57_reads_them(
+    parts: Parts, tmp_path: Path, language_model: str
+) -> None:
+    """Seen with 4.57.6: a list of tokens is an error there in Qwen2's own class too."""
+    save_llava(assemble(*parts("clip", language_model)), tmp_path / "m", {})
+    tokenizer = json.loads((tmp_path / "m" / "tokenizer_config.json").read_text())
+    assert not isinstance(tokenizer.get("extra_special_tokens"), list)
+    assert load_llava(str(tmp_path / "m")).tokenizer.convert_tokens_to_ids("<image>") == 400
+
+
 def test_rotary_settings_are_spelled_for_both_and_read_back(parts: Parts, tmp_path: Path) -> None:
     llava = assemble(*parts("clip", "llama"))
     scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 123456.0}

@@ -14,10 +14,11 @@ from transformers import LlavaForConditionalGeneration
 from lorgnette.data.dataset import RowCollator
 from lorgnette.data.sample import Sample
 from lorgnette.errors import ModelError
-from lorgnette.models.adapters import add_lora, load_trained, lora_targets, merge, require_equal_logits, save_trained
+from lorgnette.models.adapters import add_lora, load_trained, merge, require_equal_logits, save_trained
 from lorgnette.models.assembly import assemble
 from lorgnette.models.forward import prepare_for_rows, row_logits
 from lorgnette.models.loading import Llava
+from lorgnette.models.lora_targets import lora_targets
 from lorgnette.models.saving import save_llava
 from lorgnette.models.trainable import part_of, tower_parameters_that_learn
 from small import renderer_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +132,13 @@ def test_answers_equal_transformers_own_generation(small: TextToText) -> None:
         expected = made[0, 1:].tolist()
         end = small.tokenizer.eos_token_id
         assert list(answer.ids) == (expected[: expected.index(end)] if end in expected else expected)
+
+
+def test_a_written_folder_is_one_that_4_57_reads(small: TextToText, tmp_path: Path) -> None:
+    small.save(tmp_path / "m", {"kind": "merged"})
+    tokenizer = json.loads((tmp_path / "m" / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] != "TokenizersBackend"
+    assert not isinstance(tokenizer.get("extra_special_tokens"), list)
 
 
 def test_a_chat_template_and_eyes_are_refused(small: TextToText) -> None:

@@ -84,11 +84,10 @@ def name_tokenizer_for_both(file: Path) -> None:
         content["tokenizer_class"] = "PreTrainedTokenizerFast"
         # without this 4.57 adds token types, which LLaVA refuses
         content["model_input_names"] = ["input_ids", "attention_mask"]
-        # the list that version 5 writes is a mapping of names in 4.57, where a list is an error
-        tokens = content.pop("extra_special_tokens", None)
-        if isinstance(tokens, list):
-            content["additional_special_tokens"] = tokens
-        write_json(file, content)
+    # the list that version 5 writes is a mapping of names in 4.57, where a list is an error, whatever the class
+    if isinstance(content.get("extra_special_tokens"), list):
+        content["additional_special_tokens"] = content.pop("extra_special_tokens")
+    write_json(file, content)
 
 
 def _rename_tensors(folder: Path) -> None:

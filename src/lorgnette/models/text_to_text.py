@@ -19,6 +19,7 @@ from lorgnette.data.pairs import PairCollator, PairRenderer, Pairs
 from lorgnette.data.rendering import TooLong
 from lorgnette.errors import ModelError
 from lorgnette.models.loading import explained, load_config, require_clean_load
+from lorgnette.models.saving import name_tokenizer_for_both
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, SoftPrompt, Whole, read_prompt, save_prompt
 from lorgnette.run import RECORD, whole_folder, write_json
 
@@ -105,6 +106,7 @@ class TextToText:
         with whole_folder(folder) as unfinished:
             self.core.save_pretrained(unfinished, max_shard_size=max_shard_size)
             self.tokenizer.save_pretrained(unfinished)
+            name_tokenizer_for_both(unfinished / "tokenizer_config.json")
             if self.soft_prompt is not None:
                 save_prompt(self.soft_prompt, unfinished / PROMPT_FOLDER)
             write_json(unfinished / RECORD, record)

@@ -15,10 +15,11 @@ from rich.table import Table
 
 from lorgnette.data.dataset import Findings
 from lorgnette.errors import InputError, ModelError, RunError
-from lorgnette.models.adapters import add_lora, load_trained, lora_targets
+from lorgnette.models.adapters import add_lora, load_trained
 from lorgnette.models.learner import Learner
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import fingerprint
+from lorgnette.models.lora_targets import lora_targets
 from lorgnette.models.soft_prompt import new_prompt
 from lorgnette.models.trainable import (
     SOFT_PROMPT,

@@ -25,8 +25,10 @@ from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
 
 from lorgnette.errors import InputError, ModelError
+from lorgnette.models.assembly import assemble
 from lorgnette.models.conversion.convert import Done, Options, convert
 from lorgnette.models.loading import load_llava
+from lorgnette.models.saving import save_llava
 
 Parts = Callable[[str, str], tuple[str, str]]
 TEMPLATE = Options(template="chatml")
@@ -361,3 +363,21 @@ def test_numbers_that_are_not_finite_are_named(parts: Parts, tmp_path: Path) -> 
         with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight holds numbers that are not finite"):
             to(source, layout, tmp_path / "out", **more)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "fine"]
+
+
+@pytest.mark.parametrize("tower", ["siglip", "dinov2"])
+def test_other_towers_come_back_bit_for_bit(parts: Parts, tmp_path: Path, tower: str) -> None:
+    """DINOv2's tensors are called otherwise in files than in memory."""
+    eyes, words = parts(tower, "gemma")
+    save_llava(assemble(eyes, words, seed=3), tmp_path / "a", {"kind": "base"})
+    to(tmp_path / "a", "hf4", tmp_path / "b")
+    to(tmp_path / "b", "hf", tmp_path / "c")
+    to(tmp_path / "c", "llava", tmp_path / "d", vision_tower=eyes)
+    to(tmp_path / "d", "hf", tmp_path / "e", template="chatml")
+    first, *others = (load_file(tmp_path / name / "model.safetensors") for name in "abce")
+    for other in others:
+        assert first.keys() == other.keys()
+        for name, value in first.items():
+            if "multi_modal_projector.linear_2" not in name and "embed_tokens" not in name:
+                assert torch.equal(other[name], value)
+    assert not load_llava(str(tmp_path / "e")).model.training

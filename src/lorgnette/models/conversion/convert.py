@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from transformers import LlavaConfig, LlavaImageProcessorPil, PreTrainedConfig
+from transformers.core_model_loading import revert_weight_conversion
 
 from lorgnette.data.templates import require_template
 from lorgnette.errors import InputError, ModelError
@@ -44,6 +45,7 @@ from lorgnette.models.conversion.vocabulary import with_image_token
 from lorgnette.models.conversion.weights import LazyTensor, Tensors, read_folder
 from lorgnette.models.gemma import pin_activation
 from lorgnette.models.loading import explained, load_config
+from lorgnette.models.saving import NESTED_TOWERS
 from lorgnette.run import library_versions, require_absent
 
 Target = Literal["hf", "hf4", "llava", "xtuner"]
@@ -212,7 +214,10 @@ def read_tower(source: str, options: Options) -> tuple[Tensors, Any, Any]:
     except ModelError as error:
         hint = "" if options.vision_tower else " Or give the tower's folder: --vision-tower FOLDER"
         raise ModelError(f"{error}{hint}") from error
-    tensors = {name: LazyTensor.of(tensor) for name, tensor in tower.state_dict().items()}
+    state = tower.state_dict()
+    if tower.config.model_type not in NESTED_TOWERS:
+        state = revert_weight_conversion(tower, state)  # the names of its files
+    tensors = {name: LazyTensor.of(tensor) for name, tensor in state.items()}
     return nested(tensors, tower.config), tower.config, image_processor
 
 

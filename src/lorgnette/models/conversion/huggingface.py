@@ -10,12 +10,8 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import (
-    AutoImageProcessor,
-    AutoTokenizer,
-    GenerationConfig,
-    LlavaForConditionalGeneration,
-)
+from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig, LlavaForConditionalGeneration
+from transformers.core_model_loading import revert_weight_conversion
 
 from lorgnette.data.templates import TEMPLATES, set_template
 from lorgnette.errors import ModelError
@@ -282,11 +278,21 @@ def require_complete(whole: Whole) -> None:
 
 
 def expected_shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """Return the names in memory and shapes of all tensors that a configuration asks for; a tied head is none."""
+    """Return the names in memory and shapes of all tensors that a configuration asks for; a tied head is none.
+
+    A tower that is called otherwise in files than in memory (DINOv2's attention) has the names of its files.
+    """
     with torch.device("meta"):
         model = LlavaForConditionalGeneration(config)
-    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+    tied = config.tie_word_embeddings
+    shapes = {name: t for name, t in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    if config.vision_config.model_type not in NESTED_TOWERS:
+        prefix = PARTS["vision_tower"]
+        tower = {name.removeprefix(prefix): tensor for name, tensor in shapes.items() if name.startswith(prefix)}
+        in_files = revert_weight_conversion(model.model.vision_tower, tower)
+        shapes = {name: tensor for name, tensor in shapes.items() if not name.startswith(prefix)}
+        shapes |= {prefix + name: tensor for name, tensor in in_files.items()}
+    return {name: tuple(tensor.shape) for name, tensor in shapes.items()}
 
 
 def _memory_shapes(parts: Mapping[str, Tensors]) -> dict[str, tuple[int, ...]]:
