@@ -21,7 +21,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from lorgnette.data.image_store import cores, image_store, read_ahead
 from PIL import Image
 from rich.progress import Progress
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -30,8 +29,10 @@ from transformers import PreTrainedTokenizerFast
 from lorgnette.data.dataset import RenderedDataset, SharedImageSampler, render_all, weighted
 from lorgnette.data.encodings import Encodings, cache_file
 from lorgnette.data.readers import read_samples
+from lorgnette.data.reading_ahead import read_ahead
 from lorgnette.data.rendering import Renderer
 from lorgnette.data.templates import chat_template
+from lorgnette.images.store import cores, image_store
 
 TEXT = "a the dog cat on under table red blue кот собака стоит лежит рядом красный стол окно what is there where"
 WORDS = TEXT.split()

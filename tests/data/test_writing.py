@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
-from lorgnette.data.images import keep_image
 
 from lorgnette.data.readers import read_samples
 from lorgnette.data.sample import Origin, Sample, Turn
 from lorgnette.data.writing import ImageNames, image_names, images_root, llava_list, llava_row, row_json
+from lorgnette.images.opening import keep_image
 
 
 def test_a_written_sample_reads_back(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from lorgnette.models import merging
 from lorgnette.models.adapted import is_adapted, load_model_or_adapter
 from lorgnette.models.adapters import add_lora
 from lorgnette.models.assembly import assemble
-from lorgnette.models.inspection import outline
+from lorgnette.models.inspection import describe_source
 from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.loading import fingerprint
 from lorgnette.models.merging import merge_adapters
@@ -173,7 +173,7 @@ def test_a_gemmas_projector_of_unknown_side_is_refused(
 
 def test_inspecting_it_shows_what_was_trained_on_what(base: Path, tmp_path: Path) -> None:
     trained = trained_on(base, tmp_path / "stage", quantization=PLAN)
-    found = outline(str(tmp_path / "stage" / "trained"))
+    found = describe_source(str(tmp_path / "stage" / "trained"))
     facts = dict(found.facts)
     assert facts["base"] == str(base)
     assert facts["base fingerprint"] == fingerprint(base)
@@ -197,7 +197,7 @@ def test_a_text_to_text_adapter_too(tmp_path: Path) -> None:
     asked = {"input_ids": words, "decoder_input_ids": torch.tensor([[0, 5]])}
     with torch.no_grad():
         assert torch.equal(again.model(**asked).logits, learner.model.eval()(**asked).logits)
-    assert {part.mode for part in outline(str(tmp_path / "stage" / "trained")).parts} == {"lora"}
+    assert {part.mode for part in describe_source(str(tmp_path / "stage" / "trained")).parts} == {"lora"}
 
 
 def test_a_merge_names_what_is_not_finite(base: Path, tmp_path: Path) -> None:
