@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,7 +83,8 @@ def check(
         if show is not None:
             _show(parts, show, page, store)
         else:
-            _check(parts, store, share, page, fix, source)
+            step = _next_step(source, {"--format": format, "--split": split, "--images": images})
+            _check(parts, store, share, page, fix, source, step)
 
 
 def split(
@@ -184,7 +185,7 @@ def _show(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore) -> 
 
 
 def _check(
-    parts: Sequence[Part], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str
+    parts: Sequence[Part], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str, step: str
 ) -> None:
     from lorgnette.data.check.files import names_of, require_empty, write_check, write_fixed  # noqa: PLC0415
     from lorgnette.data.check.sources import check_parts  # noqa: PLC0415
@@ -211,9 +212,14 @@ def _check(
     stopped = [f"{found.part.name}, {found.part.path}: {found.stop}" for found in checked if found.stop]
     if stopped:
         raise DataError("\n".join(stopped))
-    images = f" --images {parts[0].images}" if parts[0].images is not None else ""
-    step = f"lorgnette run {source}" if source.endswith(RECIPES) else f"lorgnette data split {source} splits{images}"
     say(f"Next: {step}")
+
+
+def _next_step(source: str, options: Mapping[str, str | None]) -> str:
+    if source.endswith(RECIPES):
+        return f"lorgnette run {source}"
+    given = "".join(f" {name} {value}" for name, value in options.items() if value is not None)
+    return f"lorgnette data split {source} splits{given}"
 
 
 def _watched(progress: Progress, samples: Iterator[Sample | DataError], part: Part) -> Iterator[Sample | DataError]:
