@@ -192,7 +192,8 @@ def require_same_tensors(folder: Path, saved: Mapping[str, torch.Tensor], expect
     Raises:
         ModelError: naming them.
     """
-    require_same(*({name: tuple(t.shape) for name, t in side.items()} for side in (saved, expected)), str(folder))
+    found, wanted = ({name: tuple(t.shape) for name, t in side.items()} for side in (saved, expected))
+    require_same(found, wanted, str(folder))
 
 
 def merge(adapted: Any) -> Any:
