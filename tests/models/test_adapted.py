@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,20 @@ def test_loaded_unmerged_it_answers_as_it_was_trained(
     assert torch.equal(logits(again, samples), logits(trained, samples))
     plain = replace(again, model=load_model_or_adapter(str(base)).model)
     assert not torch.allclose(logits(plain, samples), logits(trained, samples), atol=1e-2)
+
+
+def test_a_run_that_was_moved_finds_its_own_base(base: Path, tmp_path: Path, samples: list[Sample]) -> None:
+    trained = trained_on(base, tmp_path / "stages" / "tune")
+    expected = logits(trained, samples)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("base", "stages"):
+        shutil.move(tmp_path / name, tmp_path / "elsewhere" / name)
+    moved = tmp_path / "elsewhere" / "stages" / "tune" / "trained"
+    assert torch.equal(logits(load_model_or_adapter(str(moved)), samples), expected)
+    settings = tmp_path / "elsewhere" / "base" / "config.json"
+    settings.write_text(settings.read_text() + " ")
+    with pytest.raises(InputError, match="give the base that it was trained on"):
+        load_model_or_adapter(str(moved))
 
 
 def test_a_merge_carries_template_and_soft_prompt(base: Path, tmp_path: Path, samples: list[Sample]) -> None:

@@ -62,6 +62,9 @@ def load_model_or_adapter(source: str) -> Learner:
 def base_of(folder: Path, record: Mapping[str, Any]) -> str:
     """Return the base that a folder names, after checking that it is still the one.
 
+    Where the name leads nowhere (a run that was moved, or started from another folder), the base is looked for in the
+    run itself and known by its fingerprint.
+
     Raises:
         ModelError: if it names none.
     """
@@ -73,6 +76,11 @@ def base_of(folder: Path, record: Mapping[str, Any]) -> str:
             f"{folder}: is an adapter that does not say what it was trained on. Next: lorgnette model merge BASE "
             f"{folder} --output MERGED"
         )
+    if not Path(named).exists():
+        for parent in list(folder.resolve().parents)[:3]:
+            near = parent / Path(named).name
+            if near.is_dir() and fingerprint(near) == record.get("base_fingerprint"):
+                return str(near)
     require_base(folder, record, named)
     return named
 
