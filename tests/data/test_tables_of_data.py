@@ -192,7 +192,7 @@ def test_a_set_of_json_is_streamed_from_the_hub(tmp_path: Path) -> None:
     """deepvk/LLaVA-Instruct-ru is one: nothing says beforehand what its columns hold."""
     rows = [{"id": str(number), "conversations": [{"from": "human", "value": "Что это?"}]} for number in range(3)]
     (tmp_path / "train.json").write_text(json.dumps(rows, ensure_ascii=False))
-    found = list(hub_rows(str(tmp_path), "train", Columns(("id", "conversations"))))
+    found = list(hub_rows(str(tmp_path), "train", Columns(("id", "conversations")), None))
     assert [row for _, row in found] == rows
 
 
