@@ -27,6 +27,10 @@ from lorgnette.processes import is_main
 WHOLE = "whole.json"
 """Written last into a checkpoint: names and sizes of its files. Without it a checkpoint does not count."""
 
+REMEDY = (
+    "Next: bring it back from a copy, or delete it (in a run: the folder that it lies in) and run the command again."
+)
+
 
 def cache_folder(kind: str) -> Path:
     """Return the folder for one kind of things that can be made again: `lorgnette/KIND` under `XDG_CACHE_HOME`.
@@ -87,11 +91,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file.") from error
+        raise DataError(f"{path}: there is no such file. {REMEDY}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: cannot be read as JSON ({error}). Next: delete it and run the command again."
-        ) from error
+        raise DataError(f"{path}: cannot be read as JSON ({error}). {REMEDY}") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """
     value = read_json(path)
     if not isinstance(value, dict):
-        raise DataError(f"{path}: is no JSON object. Next: delete it and run the command again.")
+        raise DataError(f"{path}: is no JSON object. {REMEDY}")
     return value
 
 
@@ -146,8 +148,21 @@ def append_json_line(path: Path, row: dict[str, Any]) -> None:
         stream.seek(max(0, end - 1))
         if end and stream.read(1) != b"\n":
             stream.seek(0)
-            stream.truncate(stream.read().rfind(b"\n") + 1)
+            content = stream.read()
+            begins = content.rfind(b"\n") + 1
+            if _is_json(content[begins:]):  # only its end is missing, as some editors leave it
+                line = b"\n" + line
+            else:
+                stream.truncate(begins)
         stream.write(line)
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def sync_tree(folder: Path) -> None:

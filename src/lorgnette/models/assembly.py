@@ -182,11 +182,11 @@ def load_tokenizer(source: str, template: str | None) -> Any:
     """
     with explained(source, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"{source}: the tokenizer has no character offsets (it is not a fast one), so labels cannot be exact."
-        )
-    chat_template(tokenizer, template)  # refuses early what cannot be trained with
+        if not tokenizer.is_fast:
+            raise ModelError(
+                f"{source}: the tokenizer has no character offsets (it is not a fast one), so labels cannot be exact."
+            )
+        chat_template(tokenizer, template)  # refuses early what cannot be trained with
     if template is not None:
         tokenizer.chat_template = TEMPLATES[template].jinja
     return tokenizer
