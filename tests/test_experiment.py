@@ -202,6 +202,16 @@ def test_a_folder_of_another_recipe_is_refused_and_left_alone(
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")}
 
 
+def test_what_the_last_stage_lacks_is_said_before_the_first_one_trains(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lorgnette(monkeypatch, "train", recipe, "--set", "stages.1.lora.target_modules=[q_prj]") == 2
+    said = capsys.readouterr().err
+    assert "stages: finetune: lora.target_modules" in said
+    assert "Did you mean 'q_proj'" in said
+    assert [path.name for path in (tmp_path / "runs" / "small").iterdir()] == [".lock"]
+
+
 def test_a_folder_with_other_things_is_no_run_folder(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

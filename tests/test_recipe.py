@@ -203,6 +203,7 @@ def test_misspelt_field_does_not_hide_what_is_behind_it(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"training": {"learning_rate": "1e-3x"}}, "training.learning_rate: must be a number, got '1e-3x'"),
+        ({"training": {"learning_rate": 0.0}}, "training.learning_rate: must be more than 0"),
         ({"training": {"max_steps": True}}, "training.max_steps: must be a whole number, got true"),
         ({"training": {"bf16": "yes"}}, "training.bf16: must be true or false, got 'yes'"),
         ({"training": {"lr_scheduler_type": "cosin"}}, "'cosin' is not allowed. Did you mean 'cosine'?"),
@@ -439,6 +440,7 @@ def test_override_replaces_base_by_build(tmp_path: Path) -> None:
         ("seed", "must be PATH=VALUE"),
         ("=3", "must be PATH=VALUE"),
         ("stages..name=3", "must be PATH=VALUE"),
+        ("a." * 50_000 + "b=3", "more than 40 levels deep"),
         ("seed={a: 1", "--set seed={a: 1: column 6"),
         ("seed={a: 1, a: 2}", "seed.a: given twice"),
         ("output=\x1b[2J", r"\x1b"),

@@ -18,6 +18,9 @@ def test_a_line_goes_on_after_one_that_a_full_disk_cut(tmp_path: Path) -> None:
         stream.write('{"start": 2, "comm')
     append_json_line(file, {"start": 3})
     assert read_json_lines(file) == [{"start": 0}, {"start": 1}, {"start": 3}]
+    file.write_text('{"start": 0}')  # whole, but saved by an editor that leaves the end of the last line out
+    append_json_line(file, {"start": 1})
+    assert read_json_lines(file) == [{"start": 0}, {"start": 1}]
     file.write_text('{"start"')  # the very first line was cut
     append_json_line(file, {"start": 4})
     assert read_json_lines(file) == [{"start": 4}]

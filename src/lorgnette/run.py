@@ -31,6 +31,10 @@ WHOLE = "whole.json"
 RECORD = "lorgnette.json"
 """In every folder of a model, an adapter or a projector that we write: what it is, and what it was made of."""
 
+REMEDY = (
+    "Next: bring it back from a copy, or delete it (in a run: the folder that it lies in) and run the command again."
+)
+
 
 def cache_folder(kind: str) -> Path:
     """Return the folder for one kind of things that can be made again: `lorgnette/KIND` under `XDG_CACHE_HOME`.
@@ -103,11 +107,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file.") from error
+        raise DataError(f"{path}: there is no such file. {REMEDY}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: cannot be read as JSON ({error}). Next: delete it and run the command again."
-        ) from error
+        raise DataError(f"{path}: cannot be read as JSON ({error}). {REMEDY}") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """
     value = read_json(path)
     if not isinstance(value, dict):
-        raise DataError(f"{path}: is no JSON object. Next: delete it and run the command again.")
+        raise DataError(f"{path}: is no JSON object. {REMEDY}")
     return value
 
 
@@ -172,7 +174,12 @@ def append_json_line(path: Path, row: dict[str, Any]) -> None:
         stream.seek(max(0, end - 1))
         if end and stream.read(1) != b"\n":
             stream.seek(0)
-            stream.truncate(stream.read().rfind(b"\n") + 1)
+            content = stream.read()
+            begins = content.rfind(b"\n") + 1
+            if _is_json(content[begins:]):  # only its end is missing, as some editors leave it
+                line = b"\n" + line
+            else:
+                stream.truncate(begins)
         stream.write(line)
 
 
@@ -180,6 +187,14 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def sync_tree(folder: Path) -> None:

@@ -204,7 +204,9 @@ def test_a_run_folder_is_read_as_far_as_it_goes(run: Path, tmp_path: Path) -> No
     assert (empty.parts, empty.data, empty.recipe, empty.provenance) == ((), (), "", {})
 
 
-@pytest.mark.parametrize("broken", [{}, {"data": []}, {"parts": [{"part": "x"}]}, {"data": {"read": "many"}}])
+@pytest.mark.parametrize(
+    "broken", [{}, {"data": []}, {"parts": [{"part": "x"}]}, {"data": {"read": "many"}}, {"data": {"read": 1e999}}]
+)
 def test_a_broken_stage_is_named(run: Path, broken: dict) -> None:
     file = run / "stages" / "finetune" / "stage.json"
     file.write_text(json.dumps(STAGE | broken if broken else {}))

@@ -276,6 +276,10 @@ def failing(spec):
     yield from birds(spec)
     raise KeyError("feather")
 
+def leaving(spec):
+    yield from birds(spec)
+    raise SystemExit(spec)
+
 number = 3
 """
 
@@ -289,6 +293,7 @@ def test_readers_of_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for name, message in (
         ("wrong", "nest, row 0: the format 'my_birds:wrong' gave Sample"),
         ("failing", r"nest, row 1: the format 'my_birds:failing' raised KeyError\('feather'\)"),
+        ("leaving", "nest, row 1: the format 'my_birds:leaving' raised SystemExit"),
         ("number", "is no function"),
         ("none", "cannot be imported"),
     ):

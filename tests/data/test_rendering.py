@@ -245,6 +245,7 @@ def test_what_a_template_adds_after_the_last_answer_only_is_not_its_end_of_turn(
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
         ("{{ messages[9].content }}", "has no element 9"),
         ("{% for", "end of template"),
+        ("{{ '\\ud800' }}", "surrogates not allowed"),
     ],
 )
 def test_a_template_is_a_program_that_may_fail(tmp_path: Path, jinja: str, reason: str) -> None:

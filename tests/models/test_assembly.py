@@ -200,6 +200,46 @@ def test_spoiled_folders_are_refused_with_their_name(saved: Path, spoil: Callabl
         load_llava(str(saved))
 
 
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [
+        ("config.json", "image_token_index", 10**30),
+        ("config.json", "vision_feature_layer", "last"),
+        ("processor_config.json", "rescale_factor", 0.0),
+        ("processor_config.json", "image_std", [0.2, float("nan"), 0.2]),
+        ("processor_config.json", "image_mean", [1e999, 0, 0]),
+    ],
+)
+def test_settings_that_no_model_can_work_with_are_refused(saved: Path, file: str, field: str, value: object) -> None:
+    content = json.loads((saved / file).read_text())
+    settings = content["image_processor"] if file == "processor_config.json" else content
+    assert field in settings or field == "image_token_index"
+    settings[field] = value
+    (saved / file).write_text(json.dumps(content))
+    with pytest.raises(ModelError):
+        load_llava(str(saved))
+
+
+def test_two_models_that_do_not_fit_are_named(parts: Parts, tmp_path: Path) -> None:
+    tower, language_model = parts("clip", "llama")
+    with pytest.raises(ModelError, match="vision_feature_layer"):
+        assemble(tower, language_model, vision_feature_layer=99)
+    shutil.copytree(language_model, tmp_path / "words")
+    settings = json.loads((tmp_path / "words" / "tokenizer_config.json").read_text())
+    (tmp_path / "words" / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": {}}))
+    with pytest.raises(ModelError, match="words: cannot load the tokenizer"):
+        assemble(tower, str(tmp_path / "words"))
+
+
+def test_memory_that_ran_out_is_not_blamed_on_the_folder(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr("lorgnette.models.loading.LlavaForConditionalGeneration.from_pretrained", full)
+    with pytest.raises(RuntimeError, match="CUDA out of memory"):
+        load_llava(str(saved))
+
+
 def test_what_is_no_llava_is_refused(parts: Parts, tmp_path: Path) -> None:
     tower, language_model = parts("clip", "llama")
     with pytest.raises(ModelError, match="'llama' model"):

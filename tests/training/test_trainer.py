@@ -273,3 +273,14 @@ def test_settings_that_transformers_refuses_are_recipe_errors(llava: Llava, stag
             llava,
             tmp_path,
         )
+
+
+def test_fewer_steps_than_none_are_a_mistake(stage_of: StageOf, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="max_steps must be more than 0, or -1"):
+        training_arguments(stage_of({"max_steps": -5}), tmp_path, 7)
+
+
+def test_a_record_of_losses_that_is_none_is_named(stage_of: StageOf, llava: Llava, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "finetune", "step": 1}\n{"step": "two"}\n')
+    with pytest.raises(DataError, match=r"metrics\.jsonl, line 2: needs a stage and a step"):
+        train(stage_of(), llava, tmp_path)

@@ -103,7 +103,7 @@ class ChatTemplate:
         """
         messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         try:
-            return str(
+            text = str(
                 self.tokenizer.apply_chat_template(
                     messages,
                     chat_template=self.jinja,
@@ -111,9 +111,11 @@ class ChatTemplate:
                     add_generation_prompt=add_generation_prompt,
                 )
             )
+            text.encode()  # half of a surrogate pair, which Jinja can write, is no text for a tokenizer
         except Exception as error:  # a template is a program from outside, and can divide by zero like any other
             reason = str(error) or type(error).__name__
             raise DataError(f"the chat template '{self.name}' refuses the conversation: {reason}") from error
+        return text
 
 
 def chat_template(tokenizer: Any, name: str | None = None) -> ChatTemplate:

@@ -182,15 +182,15 @@ def load_tokenizer(source: str, template: str | None) -> Any:
     """
     with explained(source, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"{source}: the tokenizer has no character offsets (it is not a fast one), so labels cannot be exact. "
-            "Next: choose a language model whose folder has tokenizer.json."
-        )
-    if template is None:
-        chat_template(tokenizer)  # refuses early what cannot be trained with
-    else:
-        set_template(tokenizer, template)
+        if not tokenizer.is_fast:
+            raise ModelError(
+                f"{source}: the tokenizer has no character offsets (it is not a fast one), so labels cannot be exact. "
+                "Next: choose a language model whose folder has tokenizer.json."
+            )
+        if template is None:
+            chat_template(tokenizer)  # refuses early what cannot be trained with
+        else:
+            set_template(tokenizer, template)
     return tokenizer
 
 

@@ -8,6 +8,7 @@ Shapes: T tokens of a row, U distinct images, N tokens an image, D hidden size o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,19 +34,21 @@ class PixelScale:
         """Read the scale from an image processor.
 
         Raises:
-            ModelError: if it would divide by zero.
+            ModelError: if it would make every picture the same, or no number at all.
         """
         channels = 3
-        if image_processor.do_normalize and not all(image_processor.image_std):
-            raise ModelError(
-                f"the image processor divides by zero: image_std is {image_processor.image_std}. Next: correct "
-                "preprocessor_config.json in the model's folder."
-            )
-        return cls(
+        scale = cls(
             float(image_processor.rescale_factor) if image_processor.do_rescale else 1.0,
             tuple(image_processor.image_mean) if image_processor.do_normalize else (0.0,) * channels,
             tuple(image_processor.image_std) if image_processor.do_normalize else (1.0,) * channels,
         )
+        finite = all(math.isfinite(number) for number in (scale.factor, *scale.mean, *scale.std))
+        if not finite or not scale.factor or not all(scale.std):
+            raise ModelError(
+                f"the image processor cannot scale pixels: rescale_factor {scale.factor}, image_mean {scale.mean}, "
+                f"image_std {scale.std}. Allowed: finite numbers; factor and std not 0."
+            )
+        return scale
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalise uint8 pixels (U, C, H, W) to float32 of the same shape."""
