@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import pytest
 
-from lorgnette.data.readers.caption_tables import CaptionedImage
+from lorgnette.data.readers.caption_tables import CaptionedImage, captions_source
 from lorgnette.data.readers.captions import captioned_images, captions_variants
 from lorgnette.data.readers.source import SourceSpec
 from lorgnette.errors import DataError, RowError
@@ -93,3 +93,18 @@ def test_the_file_that_a_folder_stands_for(tmp_path: Path) -> None:
     for split in (None, "val", "test"):
         with pytest.raises(DataError, match=r"There are: captions_train2014.json, captions_val2014.json"):
             rows(coco.parent, split)
+
+
+def test_folders_as_coco_and_llava_cc3m_are_published(tmp_path: Path) -> None:
+    annotations = tmp_path / "coco" / "annotations"
+    annotations.mkdir(parents=True)
+    for name in ("captions_train2014", "captions_val2014", "instances_val2014", "person_keypoints_val2014"):
+        (annotations / f"{name}.json").write_text("{}")
+    assert captions_source(str(tmp_path / "coco"), "val2014") == str(annotations / "captions_val2014.json")
+    with pytest.raises(DataError, match=r"captions_train2014\.json, captions_val2014\.json\. Next"):
+        captions_source(str(tmp_path / "coco"), None)
+    cc3m = tmp_path / "LLaVA-CC3M-Pretrain-595K"
+    cc3m.mkdir()
+    for name in ("chat.json", "metadata.json"):
+        (cc3m / name).write_text("[]")
+    assert captions_source(str(cc3m), "train") == str(cc3m / "chat.json")

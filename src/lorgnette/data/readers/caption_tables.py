@@ -59,7 +59,8 @@ class CaptionedImage:
 def captions_source(path: str, split: str | None) -> str:
     """Return the JSON file of captions that a folder stands for; any other path, and a folder of tables, as it is.
 
-    Of several files it is the one whose name has the split as a word: `captions_val2014.json` for "val2014".
+    Of several files it is `chat.json` of LLaVA-CC3M, beside which lies `metadata.json` of the same images; else the one
+    whose name has the split as a word: `captions_val2014.json` for "val2014". COCO's other annotations are none.
 
     Raises:
         DataError: if a folder has several files, and not one of them is of the split.
@@ -67,7 +68,10 @@ def captions_source(path: str, split: str | None) -> str:
     place = Path(path)
     if not place.is_dir():
         return path
+    if (place / "chat.json").is_file():
+        return str(place / "chat.json")
     files = sorted(file for within in (place, place / "annotations") for file in within.glob("*.json"))
+    files = [file for file in files if file.name.startswith("captions_")] or files
     if len(files) > 1:
         named = [file for file in files if _is_of(file, split)]
         if len(named) != 1:
