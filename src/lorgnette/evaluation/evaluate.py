@@ -75,7 +75,7 @@ def evaluate(
     asked = [[names[index] for index in batch] for batch in batches(prompts, settings.batch_size)]
     done = gather(folder, asked)
     left = share([batch for batch in asked if batch[0] not in done])
-    learner.model.to(processes().device)
+    learner.module.to(processes().device)  # a soft prompt stands beside the model
     with progress_bar(console) as progress:
         bar = progress.add_task(label, total=len(done) + sum(map(len, left)), completed=len(done))
         for batch in left:
