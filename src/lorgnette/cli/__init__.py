@@ -17,7 +17,7 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from lorgnette import __version__
-from lorgnette.cli import comparisons, data, making, model, recipes, results, road
+from lorgnette.cli import comparisons, data, making, model, recipes, results, road, serving
 from lorgnette.cli.terminal import console, errors
 from lorgnette.errors import LorgnetteError, is_out_of_memory
 from lorgnette.processes import is_main
@@ -37,7 +37,7 @@ app.add_typer(model_app, name="model")
 app.add_typer(recipe_app, name="recipe")
 
 COMMANDS: dict[typer.Typer, tuple[Callable[..., Any], ...]] = {
-    app: (road.quickstart, road.run, road.train, results.evaluate, results.score, comparisons.compare),
+    app: (road.quickstart, road.run, road.train, results.evaluate, results.score, comparisons.compare, serving.serve),
     data_app: (data.check, data.split, making.prepare, making.make),
     model_app: (model.inspect, model.build, model.merge, model.convert),
     recipe_app: (recipes.schema, recipes.show),

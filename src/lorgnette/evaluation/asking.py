@@ -15,7 +15,7 @@ from lorgnette.data.rendered import Rendered
 from lorgnette.data.sample import IMAGE_TAG, Turn
 from lorgnette.errors import DataError, nearest
 from lorgnette.evaluation.tasks.task import Document, is_unicode
-from lorgnette.inference.answers import answer_batch
+from lorgnette.inference.answers import answer_batch, text_of
 from lorgnette.inference.choices import choose, option_tokens
 from lorgnette.models.learner import Learner
 from lorgnette.models.llava import Llava
@@ -68,11 +68,10 @@ class Asker:
     def _generated(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
         assert self.max_new_tokens is not None
         prompts = [question.prompt for question in questions]
-        decode = self.learner.tokenizer.decode
         return [
             {
-                "answer": decode(made.ids, skip_special_tokens=True).strip(),
-                "raw": decode(made.ids, skip_special_tokens=False),
+                "answer": text_of(self.learner, made.ids),
+                "raw": self.learner.tokenizer.decode(made.ids, skip_special_tokens=False),
                 "stopped_by": made.stopped_by,
             }
             for made in answer_batch(self.learner, prompts, self.max_new_tokens)

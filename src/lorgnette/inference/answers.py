@@ -40,6 +40,11 @@ def ending_ids(learner: Learner) -> frozenset[int]:
     return stop_ids(learner.template()) if isinstance(learner, Llava) else frozenset([learner.tokenizer.eos_token_id])
 
 
+def text_of(learner: Learner, ids: Sequence[int]) -> str:
+    """Return the text of an answer; white space around it is no part of it."""
+    return str(learner.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
 @torch.inference_mode()
 def choose_pairs(model: TextToText, prompts: Sequence[Rendered], choose: Choose) -> None:
     """Answer a batch of sources, token by token, until none is asked any more."""

@@ -70,24 +70,28 @@ class RowDecoder:
 
     @property
     def asked(self) -> list[int]:
-        """Return the prompts still asked, by number: prompts are numbered from 0 as they join."""
+        """Return the prompts still asked, by their numbers."""
         return [self._numbers[question] for question in self._growth.questions.tolist()]
 
     @torch.inference_mode()
-    def join(self, prompts: Sequence[Rendered], pixels: Pixels) -> None:
+    def join(self, prompts: Sequence[Rendered], pixels: Pixels) -> range:
         """Ask further prompts; those about the same images share their prefix.
 
         Args:
             prompts: rendered without labels, up to where the answer begins.
             pixels: reads an image to uint8 (C, H, W).
+
+        Returns:
+            their numbers; they go on from those of the prompts that joined before.
         """
         llava, device = self.llava, self.logits.device
         self._forget()
         row = build_row(prompts, pixels, llava.core.config.image_token_id).to(device)
         asked = torch.cat([self._growth.questions, torch.arange(len(prompts), device=device) + len(self._numbers)])
         layout = self._growth.join(row)
-        self._numbers += range(self._joined, self._joined + len(prompts))
+        numbers = range(self._joined, self._joined + len(prompts))
         self._joined += len(prompts)
+        self._numbers += numbers
         lengths = torch.tensor([len(prompt.input_ids) for prompt in prompts], device=device)
         self._positions = torch.cat([self._positions, lengths])
         embeddings = row_embeddings(llava.core, row, llava.scale, llava.soft_prompt)
@@ -96,6 +100,7 @@ class RowDecoder:
         place[asked] = torch.arange(len(asked), device=device)
         logits = torch.cat([self.logits, logits]) if len(self.logits) else logits
         self.logits = logits[place[self._growth.questions]]
+        return numbers
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int | None]) -> None:
