@@ -52,20 +52,10 @@ class Growing:
         self.stop = stop
         self.ids: list[int] = []
         self.stopped_by: Literal["end", "length"] | None = None
-        self._random = torch.Generator()
-        if decoding.seed is None:
-            self._random.seed()
-        else:
-            self._random.manual_seed(decoding.seed)
+        self._random = _random(decoding.seed) if decoding.temperature else None
 
-    def take(self, likeliest: int, logits: torch.Tensor) -> int | None:
-        """Take the next token; None if the answer is complete and no further one is wanted.
-
-        Args:
-            likeliest: the most likely token.
-            logits: (V) float.
-        """
-        token = self._drawn(logits) if self.decoding.temperature else likeliest
+    def take(self, token: int) -> int | None:
+        """Take the next token, and return it; None if the answer is complete and no further one is wanted."""
         if token in self.stop:
             self.stopped_by = "end"
             return None
@@ -75,7 +65,8 @@ class Growing:
             return None
         return token
 
-    def _drawn(self, logits: torch.Tensor) -> int:
+    def draw(self, logits: torch.Tensor) -> int:
+        """Draw a token from its logits (V)."""
         scores = TemperatureLogitsWarper(self.decoding.temperature)(None, logits.cpu()[None])
         if self.decoding.top_p < 1:
             scores = TopPLogitsWarper(self.decoding.top_p)(None, scores)
@@ -89,8 +80,17 @@ class Growing:
 
 
 def next_tokens(answers: Sequence[Growing], logits: torch.Tensor) -> list[int | None]:
-    """Let each answer take its next token from its logits (N, V); None for those that are complete."""
-    likeliest = logits.argmax(-1).tolist()
-    return [
-        answer.take(token, logits[place]) for place, (answer, token) in enumerate(zip(answers, likeliest, strict=True))
-    ]
+    """Let each answer take its next token from its logits (N, V) float; None for those that are complete."""
+    tokens = logits.argmax(-1).tolist()
+    for place, answer in enumerate(answers):
+        if answer.decoding.temperature:
+            tokens[place] = answer.draw(logits[place])
+    return [answer.take(token) for answer, token in zip(answers, tokens, strict=True)]
+
+
+def _random(seed: int | None) -> torch.Generator:
+    random = torch.Generator()
+    if seed is None:
+        random.seed()
+        return random
+    return random.manual_seed(seed)
