@@ -126,5 +126,11 @@ def test_a_result_that_does_not_fit_the_schema_is_not_written(ask, tmp_path: Pat
         check_result(result | {"score": float("nan")}, rows)
     with pytest.raises(RunError, match=r"Prediction\.read"):
         check_result(result, [*rows, {**rows[0], "read": "maybe"}])
+    with pytest.raises(RunError, match=r"Prediction\.read"):
+        check_result(result, [{**rows[0], "read": 1}])  # a comparison would refuse to read it
+    with pytest.raises(RunError, match=r"Prediction\.score"):
+        check_result(result, [{**rows[0], "score": 1e101}])
+    with pytest.raises(RunError, match=r"Prediction\.more"):
+        check_result(result, [{**rows[0], "more": 1}])
     with pytest.raises(RunError, match=r"Result\.more"):
         check_result(result | {"more": 1}, rows)

@@ -18,7 +18,7 @@ from lorgnette.comparison.comparable import pair
 from lorgnette.comparison.effects import Compared, Effect, GroupEffect, MetricEffect, TaskComparison
 from lorgnette.comparison.folders import Side
 from lorgnette.comparison.notes import notes
-from lorgnette.comparison.reading import Prediction, Result
+from lorgnette.comparison.reading import Result
 from lorgnette.comparison.statistics import (
     cluster_factor,
     corpus_effect,
@@ -30,10 +30,11 @@ from lorgnette.comparison.statistics import (
 )
 from lorgnette.errors import DataError
 from lorgnette.evaluation.metrics.aggregate import AGGREGATES
+from lorgnette.evaluation.schema import Answer
 
 MEAN = "mean"
 
-Rows = Sequence[tuple[Prediction, Prediction]]
+Rows = Sequence[tuple[Answer, Answer]]
 Scores = npt.NDArray[np.float64]
 AnyEffect = TypeVar("AnyEffect", bound=Effect)
 

@@ -80,7 +80,7 @@ def prediction(document: Document, asked: Mapping[str, Any], score: Score, metri
         "reference": reference if isinstance(reference, str) else list(reference),
         "answer": asked["answer"],
         "raw": asked["raw"],
-        "read": bool(asked["answer"].strip()) if score.read is None else score.read,
+        "read": bool(asked["answer"].strip()) if score.read is None else bool(score.read),
         "score": float(score.scores[metric]),
         "scores": {name: float(value) for name, value in score.scores.items()},
     }

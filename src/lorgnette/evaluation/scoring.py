@@ -56,6 +56,8 @@ def _check(row: Any, metric: str, most: float, where: str) -> None:
         if not isinstance(value, int | float | np.floating) or not 0 <= value <= most or math.isinf(value):
             allowed = "0.0 to 1.0" if most == 1 else "a number from 0"
             raise DataError(f"{where} gave {value!r}. Allowed: {allowed}.")
+    if row.read not in (None, True, False):
+        raise DataError(f"{where} gave read {row.read!r:.80}. Allowed: true, false, or none where it is not known.")
     unknown = [name for name in row.parts if name not in AGGREGATES]
     if unknown or metric in row.parts:
         name = unknown[0] if unknown else metric
