@@ -109,6 +109,7 @@ def test_a_broken_file_is_named(file: str, content: bytes | None, found: str, ma
         ({"scores": {"a": 1}}, "'scores' must be an object of objects"),
         ({"scores": {"a": {"score": 1}}}, "with an aggregate"),
         ({"scores": {"a": {"aggregate": ["mean"]}}}, "with an aggregate"),
+        ({"scores": {"a": {"aggregate": "mean", "highest": 0}}}, "`highest` above 0"),
     ],
 )
 def test_files_that_contradict_each_other_are_refused(

@@ -96,6 +96,9 @@ def test_options_sets_and_rows_that_cannot_be_used(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Several, "score_all", lambda *_: Scored([Score({"share": 1.0}, {"mine": [1.0]})]))
     with pytest.raises(DataError, match=r"gave parts of mine. Allowed: bleu_1"):
         score_answers(task, documents[:1], [""])
+    monkeypatch.setattr(Several, "score_all", lambda *_: Scored([Score({"share": 1.0})], highest={"share": 0}))
+    with pytest.raises(DataError, match=r"gave 0 as highest share. Allowed: above 0"):
+        score_answers(task, documents[:1], [""])
     monkeypatch.setattr(Several, "score_all", lambda *_: Scored([Score({"share": 1.0}, read="maybe")]))
     with pytest.raises(DataError, match=r"gave read 'maybe'. Allowed: true, false"):
         score_answers(task, documents[:1], [""])

@@ -89,9 +89,13 @@ class GroupScore(Written):
 
 
 class Metric(Exact):
-    """How a metric is made: "mean" of the rows' scores, or the name in AGGREGATES of what makes it of their parts."""
+    """How a metric is made: "mean" of the rows' scores, or the name in AGGREGATES of what makes it of their parts.
+
+    `highest` is the most that a row can get.
+    """
 
     aggregate: str
+    highest: Annotated[float, Field(gt=0)] = 1.0
 
 
 class MetricScore(Metric, Written):
@@ -122,7 +126,10 @@ class Summary(Exact):
     prompt: Text
     n: Annotated[int, Field(gt=0, description="a count above 0")]
     score: Number
-    scores: Annotated[Mapping[str, Metric], Field(description="an object of objects with an aggregate")]
+    scores: Annotated[
+        Mapping[str, Metric],
+        Field(description="an object of objects with an aggregate, and a `highest` above 0 if any"),
+    ]
 
 
 class Result(Summary, Written):

@@ -30,6 +30,9 @@ def score_answers(task: Task, documents: Sequence[Document], answers: Sequence[s
         raise DataError(f"task {task.name}: score_all() raised {error!r}.") from error
     if not isinstance(scored, Scored) or len(scored.rows) != len(documents):
         raise DataError(f"task {task.name}: score_all() gave {scored!r:.80}. Allowed: a Scored with a row an answer.")
+    for name, most in scored.highest.items():
+        if isinstance(most, bool) or not isinstance(most, int | float) or not 0 < most < math.inf:
+            raise DataError(f"task {task.name}: score_all() gave {most!r:.80} as highest {name}. Allowed: above 0.")
     for document, row in zip(documents, scored.rows, strict=True):
         _check(row, task.metric, math.inf, f"task {task.name}, document {document.id}: score_all()")
     return scored
