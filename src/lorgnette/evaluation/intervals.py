@@ -15,13 +15,15 @@ def wilson_interval(scores: npt.ArrayLike, highest: float = 1.0) -> tuple[float,
     """Compute the 95 % interval of a mean from Wilson's, or return None where a bootstrap is the better way.
 
     Where every score is at an end of the scale, the mean is a share: Wilson's interval of it (Wilson 1927, doi
-    10.1080/01621459.1927.10502953). Where all n scores are the same v, at most the share u of documents has another
-    one, with u the upper end of Wilson's interval for 0 of n. The furthest that these can be from v is an end of the
-    scale, so the mean is within [v - u v, v + u (highest - v)]. At an end of the scale both are the same interval.
+    10.1080/01621459.1927.10502953). It holds for graded scores, too: none vary more within the scale.
+
+    Where all n scores are the same v, at most the share u of documents has another one, with u the upper end of
+    Wilson's interval for 0 of n. The furthest that these can be from v is an end of the scale, so the mean is within
+    [v - u v, v + u (highest - v)]. At an end of the scale both are the same interval.
 
     Args:
         scores: (N,), from 0 to `highest`.
-        highest: the most that a document can get; scores above it stretch the scale.
+        highest: the most that a document can get; scores above it, or below 0, stretch the scale.
     """
     values = np.asarray(scores, dtype=np.float64)
     if np.isin(values, (0.0, highest)).all():
@@ -29,7 +31,7 @@ def wilson_interval(scores: npt.ArrayLike, highest: float = 1.0) -> tuple[float,
         return low * highest, high * highest
     if (values == values[0]).all():
         same, others = float(values[0]), _of_share(values.size, 0.0)[1]
-        return same - others * same, same + others * (max(highest, same) - same)
+        return same - others * (same - min(0.0, same)), same + others * (max(highest, same) - same)
     return None
 
 
