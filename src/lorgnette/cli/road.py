@@ -38,7 +38,7 @@ def train(recipe: RecipeFile, overrides: Overrides = None, output: Output = None
     """
     settle()
     from lorgnette import experiment  # noqa: PLC0415
-    from lorgnette.run import locked  # noqa: PLC0415
+    from lorgnette.locking import locked  # noqa: PLC0415
 
     read, folder = _read(recipe, overrides, output)
     with locked(folder):

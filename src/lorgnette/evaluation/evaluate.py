@@ -66,10 +66,10 @@ def evaluate(
     documents, unusable = read_documents(task, settings.split, settings.limit)
     score_answers(task, documents, [""] * len(documents))  # what scoring lacks shows before the hours of answering
     made_by = _made_by(learner, task, settings, documents, unusable, model)
-    with processes().main_process_first():
-        _require_same(folder, made_by)
     asker = Asker(learner, made_by["prompt"], made_by["decoding"].get("max_new_tokens"))
     questions = {document.id: asker.question(document) for document in documents}
+    with processes().main_process_first():
+        _require_same(folder, made_by)  # writes the first file, so after all that may be refused
     names = list(questions)
     prompts = [question.prompt for question in questions.values()]
     asked = [[names[index] for index in batch] for batch in batches(prompts, settings.batch_size)]
