@@ -28,6 +28,12 @@ ANSWER_NAMES = (
 REFERENCE_NAMES = ("references", "reference", "answers", "captions", "answer", "caption", "target", "label", "output")
 KEYED = ("id", "answer")
 """Names of the two columns that an object of id to text is given."""
+TABLES = (".csv", ".tsv", ".tab")
+NO_TABLES = (
+    "Allowed: JSON or JSON lines; CSV and other tables are not read. Next: write one JSON object a line, such as "
+    '{"id": "1", "answer": "a cat"}; of a CSV, python -c "import csv, json, sys; [print(json.dumps(row)) for row in '
+    'csv.DictReader(sys.stdin)]" < answers.csv > answers.jsonl'
+)
 MAX_BYTES = 2_000_000_000
 
 
@@ -164,6 +170,8 @@ def _content(path: Path) -> Any:
                 rows.append(json.loads(line))
             except (ValueError, RecursionError) as error:
                 told = f"line {number}: {error}" if rows else str(whole)
+                if path.suffix.lower() in TABLES or not text.lstrip().startswith(("{", "[")):
+                    raise DataError(f"{path}: is no JSON ({told}). {NO_TABLES}") from error
                 raise DataError(f"{path}: neither JSON nor JSON lines ({told}). Is it cut off?") from error
         return rows
 

@@ -23,6 +23,8 @@ TASKS: Mapping[str, Callable[..., Task]] = {
     made.name: made for made in (EasyVQA, GQA, GQARu, MMBench, MMBenchRu, VQA, Captions, Instruct)
 }
 
+GIVEN_BY = {"path": "--data (--references of `score`)", "images": "--images"}
+"""Fields of tasks that options of the commands set."""
 MAX_BAD_SHARE = 0.01
 """A benchmark of which more than this cannot be read is another benchmark."""
 
@@ -106,9 +108,12 @@ def _make(name: str, task: Any, options: Mapping[str, Any]) -> Any:
     allowed = [field.name for field in fields(task)] if is_dataclass(task) else []
     for option in options:
         if option not in allowed:
+            remedy = f" Next: leave out {GIVEN_BY[option]}, or give the task a field of that name." * (
+                option in GIVEN_BY
+            )
             raise DataError(
                 f"task '{name}': there is no option '{option}'. Allowed: {', '.join(allowed) or 'none'}."
-                f"{nearest(option, allowed)}"
+                f"{nearest(option, allowed)}{remedy}"
             )
     try:
         return TypeAdapter(task).validate_python(dict(options)) if options else task()
