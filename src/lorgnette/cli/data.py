@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from lorgnette.cli.terminal import Overrides, console, named_values, say, settle
 from lorgnette.errors import DataError, InputError
 
 if TYPE_CHECKING:
+    from lorgnette.data.check.findings import Checked
     from lorgnette.data.pairs import AnyRenderer
     from lorgnette.data.parts import Part, Purpose
     from lorgnette.data.readers.source import SourceSpec
@@ -83,8 +85,7 @@ def check(
         if show is not None:
             _show(parts, show, page, store)
         else:
-            step = _next_step(source, {"--format": format, "--split": split, "--images": images})
-            _check(parts, store, share, page, fix, source, step)
+            _check(parts, store, share, page, fix, source)
 
 
 def split(
@@ -185,9 +186,16 @@ def _show(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore) -> 
 
 
 def _check(
-    parts: Sequence[Part], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str, step: str
+    parts: Sequence[Part], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str
 ) -> None:
-    from lorgnette.data.check.files import names_of, require_empty, write_check, write_fixed  # noqa: PLC0415
+    from lorgnette.data.check.files import (  # noqa: PLC0415
+        fixed_names,
+        fixed_part,
+        names_of,
+        require_empty,
+        write_check,
+        write_fixed,
+    )
     from lorgnette.data.check.sources import check_parts  # noqa: PLC0415
     from lorgnette.data.check.terminal import print_checked  # noqa: PLC0415
     from lorgnette.progress import progress_bar  # noqa: PLC0415
@@ -207,19 +215,43 @@ def _check(
     numbers = write_check(page, source, checked, store)
     say(f"{store.asked:,} images, {store.decoded:,} of them decoded now")
     say(f"The report is in {page}, the same as numbers in {numbers}")
+    fixed: list[tuple[Part, Part]] = []
     if fix is not None:
         say(*write_fixed(fix, checked))
-    stopped = [f"{found.part.name}, {found.part.path}: {found.stop}" for found in checked if found.stop]
+        names = fixed_names(parts)
+        fixed = [(parts[n], fixed_part(fix, names[n], checked[n])) for n in names if checked[n].fixable]
+    stopped = [found for found in checked if found.stop and not (fix is not None and found.fixable)]
     if stopped:
-        raise DataError("\n".join(stopped))
-    say(f"Next: {step}")
+        told = [f"{found.part.name}, {found.part.path}: {found.stop}" for found in stopped]
+        raise DataError("\n".join(told) + ("" if fix is not None else _way_out(source, stopped)))
+    say(f"Next: {_next_step(source, parts, fixed)}")
 
 
-def _next_step(source: str, options: Mapping[str, str | None]) -> str:
+def _way_out(source: str, stopped: Sequence[Checked]) -> str:
+    """Say how the usable rows can be had, if those that are not are all that is wrong."""
+    from lorgnette.data.parts import words_of  # noqa: PLC0415
+
+    if not all(found.fixable for found in stopped):
+        return ""
+    words = [source] if source.endswith(RECIPES) else words_of(stopped[0].part)
+    raised = "max_bad_share" if source.endswith(RECIPES) else "--max-bad-share"
+    return f"\nNext: lorgnette data check {shlex.join(words)} --fix fixed writes the usable rows; or raise {raised}."
+
+
+def _next_step(source: str, parts: Sequence[Part], fixed: Sequence[tuple[Part, Part]]) -> str:
+    """Return what to do with data that was checked, or with the fixed files in its place."""
+    from lorgnette.data.parts import recipe_entry, words_of  # noqa: PLC0415
+
     if source.endswith(RECIPES):
-        return f"lorgnette run {source}"
-    given = "".join(f" {name} {value}" for name, value in options.items() if value is not None)
-    return f"lorgnette data split {source} splits{given}"
+        there = [f"\n  {recipe_entry(new)} in place of {old.path} ({old.name})" for old, new in fixed]
+        change = f"in {source} write{','.join(there)}\nand then: " if there else ""
+        return f"{change}lorgnette run {shlex.quote(source)}"
+    usable = fixed[0][1] if fixed else parts[0]
+    if len(parts) > 1:  # what is held out is there already: splitting again would only lead back here
+        return f"train on it: in a recipe, data: [{recipe_entry(usable)}], and then lorgnette run RECIPE"
+    words = words_of(usable)
+    images = ["--images", usable.images] if fixed and usable.images else []
+    return f"lorgnette data split {shlex.join([words[0], 'splits', *words[1:], *images])}"
 
 
 def _watched(progress: Progress, samples: Iterator[Sample | DataError], part: Part) -> Iterator[Sample | DataError]:

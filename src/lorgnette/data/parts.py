@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.readers import READERS, VARIANTS, read_samples
 from lorgnette.data.readers.source import SourceSpec
 from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError, LeftOut, MissingExtra
+from lorgnette.errors import DataError, LeftOut, MissingExtra, without_advice
 
+PLAIN = re.compile(r"[\w./@+-]+")
+"""A text that YAML reads as it is, between brackets too."""
 Purpose = Literal["train", "validation", "test"]
 
 TRIED_ROWS = 20
@@ -33,6 +36,7 @@ class Part:
         path, format: where it comes from and which reader reads it.
         read: opens the source anew.
         images: the images folder, where one was given.
+        spec: all that was given of it; None for a benchmark.
         variants: says for each row which of the format's ways of writing it is; None where there is only one.
         renderer: None where no tokenizer is known; rows are then not rendered.
         encodings: the cache of conversations that were rendered before; None for none.
@@ -44,6 +48,7 @@ class Part:
     format: str
     read: Callable[[], Iterator[Sample | DataError]]
     images: str | None = None
+    spec: SourceSpec | None = None
     variants: Callable[[], Iterator[str]] | None = None
     renderer: AnyRenderer | None = None
     encodings: Path | None = None
@@ -61,10 +66,34 @@ def part_of(
         format,
         lambda: read_samples(spec.path, format, spec.split, spec.images, limit, spec.options),
         spec.images,
+        spec,
         None if variants is None else lambda: variants(spec),
         renderer,
         None if renderer is None else cache_file(renderer, spec.path, format, spec.split),
     )
+
+
+def words_of(part: Part) -> list[str]:
+    """Return a source as `data check` and `data split` are given it, with its options."""
+    if part.spec is None:
+        return [part.path]
+    given = {"--format": part.format, "--split": part.spec.split, "--images": part.images}
+    words = [part.path, *(word for name, value in given.items() if value is not None for word in (name, value))]
+    for name, value in part.spec.options.items():
+        words += ["--option", f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]
+    return words
+
+
+def recipe_entry(part: Part) -> str:
+    """Return a source as a recipe's `data` has it."""
+    split, options = (None, {}) if part.spec is None else (part.spec.split, dict(part.spec.options))
+    given = {"path": part.path, "format": part.format, "split": split, "images": part.images, "options": options}
+    return "{" + ", ".join(f"{name}: {_yaml(value)}" for name, value in given.items() if value) + "}"
+
+
+def _yaml(value: object) -> str:
+    plain = isinstance(value, str) and PLAIN.fullmatch(value)
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
 
 
 def detect_format(spec: SourceSpec) -> str:
@@ -102,15 +131,10 @@ def _unreadable(path: str, reasons: Mapping[str, str]) -> str:
     saying: dict[str, list[str]] = {}
     for format, reason in reasons.items():
         what = " ".join(re.sub(rf"^{re.escape(path)}[:,] ", "", reason).split())
-        same = next((other for other in saying if _core(other) == _core(what)), what)
+        same = next((other for other in saying if without_advice(other) == without_advice(what)), what)
         saying.setdefault(same, []).append(format)
     usual = max(saying, key=lambda what: len(saying[what]))
     if len(saying[usual]) > len(reasons) / 2:  # it is the file, not how its rows are written
         return f"{reasons[saying[usual][0]]} {known}"
     lines = [f"  {', '.join(formats)}: {what:.{LONGEST_REASON}}" for what, formats in saying.items()]
     return "\n".join([f"{path}: {known} What each of them says:", *lines])
-
-
-def _core(reason: str) -> str:
-    """Return what is wrong without what is allowed and what to do, which each reader words in its own way."""
-    return re.split(r" (?:Allowed|Next): ", reason)[0]

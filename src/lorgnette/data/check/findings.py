@@ -109,7 +109,7 @@ class Checked:
             return self.failure
         if self.part.purpose == "test":
             broken = sum(found.count for found in self.findings.values() if found.action == "stop")
-            return f"{broken:,} of {self.read:,} documents cannot be asked." if broken else None
+            return f"{broken:,} of {self.read:,} documents cannot be asked. Next: mend them." if broken else None
         if not self.read:
             return "no row was read. Next: check path, split and limit."
         if too_many_bad(self.read, self.kept, self.max_bad_share):
@@ -119,6 +119,11 @@ class Checked:
                 f"{self.max_bad_share:.2%}."
             )
         return None
+
+    @property
+    def fixable(self) -> bool:
+        """Tell whether a fixed file holds all that can be used, so that nothing speaks against training on it."""
+        return self.failure is None and self.part.purpose != "test" and self.kept > 0
 
     def summary(self) -> dict[str, Any]:
         """Return plain values for a file."""

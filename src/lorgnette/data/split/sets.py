@@ -7,6 +7,7 @@ depends neither on a library's random numbers nor on names, paths or the order o
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,15 +15,16 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from lorgnette.data.identity import row_key
-from lorgnette.data.parts import Part
+from lorgnette.data.parts import Part, words_of
 from lorgnette.data.rules import bad_row, require_usable, too_many_bad
 from lorgnette.data.sample import Sample
 from lorgnette.data.split.grouping import Groups, alike
 from lorgnette.data.writing import ImageNames, image_names
-from lorgnette.errors import DataError, LeftOut
+from lorgnette.errors import DataError, LeftOut, without_advice
 from lorgnette.images.store import ImageStore
 
 SETS = ("train", "val", "test")
+MOST_KINDS = 5
 TOLERANCE = Fraction(1, 100)
 """A set whose share is further off than this is noted: groups are too large to be shared out."""
 
@@ -193,8 +195,13 @@ def _first_folder(sample: Sample, names: ImageNames) -> str:
 def _too_many(part: Part, read: int, bad: Counter[str], last: DataError | None, allowed: float) -> str:
     if not read:
         return f"{part.path}: no row was read. Next: check path, split and format."
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in bad.most_common(5))
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in bad.most_common(MOST_KINDS))
+    more = len(bad) - MOST_KINDS
+    if more > 0:
+        kinds += f" and {more} more kind{'s' * (more > 1)}"
+    example = without_advice(str(last))
     return (
-        f"{bad.total():,} of {read:,} rows cannot be used ({kinds}), such as {last} Allowed: max_bad_share "
-        f"{allowed:.2%}. Next: lorgnette data check {part.path} names them all and can leave them out (--fix)."
+        f"{bad.total():,} of {read:,} rows cannot be used ({kinds}), such as {example} Allowed: max_bad_share "
+        f"{allowed:.2%}. Next: `lorgnette data check {shlex.join(words_of(part))} --fix fixed` names them all and "
+        "writes the others, to be split; or raise --max-bad-share."
     )

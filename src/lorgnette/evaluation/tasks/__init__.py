@@ -80,8 +80,8 @@ def read_documents(task: Task, split: str | None, limit: int | None = None) -> t
     if bad > MAX_BAD_SHARE * read:
         first = next(row for row in errors if not isinstance(row, LeftOut))
         raise DataError(
-            f"task {task.name}: {bad:,} of {read:,} rows cannot be used, the first: {first} "
-            f"Allowed: {MAX_BAD_SHARE:.0%}."
+            f"task {task.name}: {bad:,} of {read:,} rows cannot be used, the first: {first} More than "
+            f"{MAX_BAD_SHARE:.0%} of them is refused."
         )
     if not documents:
         raise DataError(f"task {task.name}: there are no documents. Next: check split and limit.")
@@ -108,9 +108,8 @@ def _make(name: str, task: Any, options: Mapping[str, Any]) -> Any:
     allowed = [field.name for field in fields(task)] if is_dataclass(task) else []
     for option in options:
         if option not in allowed:
-            remedy = f" Next: leave out {GIVEN_BY[option]}, or give the task a field of that name." * (
-                option in GIVEN_BY
-            )
+            given_by = GIVEN_BY.get(option)
+            remedy = "" if given_by is None else f" Next: leave out {given_by}, or give the task a field of that name."
             raise DataError(
                 f"task '{name}': there is no option '{option}'. Allowed: {', '.join(allowed) or 'none'}."
                 f"{nearest(option, allowed)}{remedy}"

@@ -58,8 +58,8 @@ def required_path(path: str | None, task: str, what: str) -> str:
     """
     if path is None:
         raise DataError(
-            f"task {task}: it is not said where its documents are. Next: --data {what}; with `lorgnette score` it is called "
-            "--references."
+            f"task {task}: it is not said where its documents are. Next: --data {what}; with `lorgnette score` it is "
+            "called --references."
         )
     return path
 
