@@ -13,7 +13,10 @@ from typing import Literal
 from lorgnette.data.encodings import cache_file
 from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.readers import READERS, VARIANTS, read_samples
+from lorgnette.data.readers.image_lookup import require_folder
+from lorgnette.data.readers.json_rows import open_text
 from lorgnette.data.readers.source import SourceSpec
+from lorgnette.data.readers.tables import is_on_hub
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, LeftOut, MissingExtra, without_advice
 
@@ -100,8 +103,10 @@ def detect_format(spec: SourceSpec) -> str:
     """Return the format under which the most of a source's first rows can be read, the first of equals.
 
     Raises:
-        DataError: if no reader makes sense of it; what each of them said, or most of them where it is the same.
+        DataError: if the images folder is not there, or no reader makes sense of it: what each of them said, or most
+            of them where it is the same.
     """
+    require_folder(spec.images)
     best, most = "", 0
     reasons: dict[str, str] = {}
     for format in READERS:
@@ -121,6 +126,8 @@ def detect_format(spec: SourceSpec) -> str:
             (str(row) for row in found if isinstance(row, DataError)), f"{spec.path}: there are no rows."
         )
     if not best:
+        if not Path(spec.path).exists() and not is_on_hub(spec.path):
+            open_text(Path(spec.path)).close()  # says that it is not there, and no more
         raise DataError(_unreadable(spec.path, reasons))
     return best
 
@@ -135,6 +142,7 @@ def _unreadable(path: str, reasons: Mapping[str, str]) -> str:
         saying.setdefault(same, []).append(format)
     usual = max(saying, key=lambda what: len(saying[what]))
     if len(saying[usual]) > len(reasons) / 2:  # it is the file, not how its rows are written
-        return f"{reasons[saying[usual][0]]} {known}"
+        reason = reasons[saying[usual][0]]
+        return reason if reason != without_advice(reason) else f"{reason} {known}"
     lines = [f"  {', '.join(formats)}: {what:.{LONGEST_REASON}}" for what, formats in saying.items()]
     return "\n".join([f"{path}: {known} What each of them says:", *lines])

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lorgnette.data.templates import TEMPLATES
 from lorgnette.models.adapted import is_adapted, outline_adapted
 from lorgnette.models.gemma import NEW, OLD, image_feature_scale, saved_before_5_4
 from lorgnette.models.learner import Learner, load_model
@@ -49,7 +50,7 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
             ("architecture", f"LLaVA: {config.vision_config.model_type} + {config.text_config.model_type}"),
             ("images", f"{height} x {width} pixels, {learner.picture_shape}; {learner.image_tokens} tokens an image"),
             ("projected", f"layer {config.vision_feature_layer}, {config.vision_feature_select_strategy}"),
-            ("chat template", _first_line(learner.template_text() or "")),
+            ("chat template", _template_name(learner.template_text() or "")),
         ]
         facts.append(("reads in", _reads_in(config, learner.source)))
     else:
@@ -104,6 +105,7 @@ def _reads_in(config: Any, source: str) -> str:
     return OLD if old else NEW
 
 
-def _first_line(template: str) -> str:
-    line = template.strip().splitlines()[0] if template.strip() else "none"
-    return line if len(line) <= 60 else f"{line[:57]}..."
+def _template_name(template: str) -> str:
+    """Return the name of a chat template of ours; of another its length, which at least tells two apart."""
+    named = next((name for name, ours in TEMPLATES.items() if ours.jinja.strip() == template.strip()), None)
+    return named or (f"its own, {len(template):,} characters" if template else "none")

@@ -36,6 +36,8 @@ from lorgnette.models.quantization import four_bit, hold_to_plan
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
 from lorgnette.run import RECORD
 
+STARTER = "starter:"
+"""How the names of the two models inside the package begin."""
 REFUSED_PICKLE = "Weights only load failed"
 """How torch begins when a pickle asks for more than tensors; its advice is to open it all the same."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -162,6 +164,16 @@ def load_config(source: str) -> Any:
         ModelError: if there is none, or it cannot be read.
     """
     path = Path(source)
+    if source.startswith(STARTER):
+        raise ModelError(
+            f"{source}: is half of a model that comes with the package. Allowed: a whole model. Next: lorgnette model "
+            f"build {STARTER}vision-tower {STARTER}language-model OUTPUT"
+        )
+    if not path.exists() and (why := _looks_local(source)) is not None:
+        near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ModelError(f"{source}: there is no such folder{why}.{nearest(path.name, near)} Next: check the path.")
+    if path.is_dir() and not (path / "config.json").is_file() and (inside := _models_in(path)):
+        raise ModelError(f"{source}: the folder has no config.json; it holds models. Next: give {' or '.join(inside)}")
     if path.exists() and not (path / "config.json").is_file():
         raise ModelError(
             f"{source}: {'the folder has no config.json' if path.is_dir() else 'this is a file'}. Allowed: a Hugging "
@@ -181,6 +193,20 @@ def load_config(source: str) -> Any:
         return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
+def _looks_local(source: str) -> str | None:
+    """Return why a name can only be that of a folder, as an addition to a sentence; None if the hub may know it."""
+    if source.startswith(("/", "./", "../", "~")):
+        return ""
+    first, slash, _ = source.partition("/")
+    return f" in {first}/, which is a folder here" if slash and Path(first).is_dir() else None
+
+
+def _models_in(folder: Path) -> list[str]:
+    """Return what the folder of a run or of a stage holds that can be used as a model."""
+    found = [folder / name for name in ("merged", "trained") if (folder / name).is_dir()]
+    return [str(place) for place in found or sorted(folder.glob("stages/*/trained"))]
+
+
 @contextmanager
 def explained(source: str, what: str) -> Iterator[None]:
     """Explain what libraries raise on a broken or missing model.
@@ -198,6 +224,8 @@ def explained(source: str, what: str) -> Iterator[None]:
         if REFUSED_PICKLE in str(error):
             raise ModelError(f"{source}: cannot load the {what}: {wants_more(error)}") from error
         reason = first_line(error)
+        if not reason.endswith((".", "!", "?", ":")):
+            reason += "."
         path = Path(source)
         if path.is_dir():
             files = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from lorgnette.by_name import find_by_name
+from lorgnette.data.readers.image_lookup import require_folder
 from lorgnette.errors import DataError, LeftOut, LorgnetteError, RowError, nearest
 from lorgnette.evaluation.tasks.captions import Captions
 from lorgnette.evaluation.tasks.easy_vqa import EasyVQA
@@ -61,11 +62,14 @@ def read_documents(task: Task, split: str | None, limit: int | None = None) -> t
     Raises:
         DataError: if they cannot be read, are no documents, share an id, or too many rows cannot be used.
     """
+    if type(task) in TASKS.values():
+        require_folder(options_of(task).get("images"))
     read, bad = 0, 0
     documents: list[Document] = []
     errors: list[DataError] = []
     try:
-        for read, row in enumerate(task.documents(split or task.split), start=1):
+        for row in task.documents(split or task.split):
+            read += not isinstance(row, LeftOut)
             if isinstance(row, DataError):
                 errors.append(row)
                 bad += not isinstance(row, LeftOut)
