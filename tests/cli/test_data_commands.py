@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -260,3 +261,32 @@ stages:
     following = output.rpartition("Next: ")[2]
     assert f"{{path: fixed/dirty.json, format: llava, images: {tmp_path / 'd'}}} in place of {file}" in following
     assert following.endswith("and then: lorgnette run r.yaml\n")
+
+
+def test_an_unknown_role_is_told_with_the_option_that_knows_it(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "<image>\nКто?"}, {"from": "ассистент", "value": "Кот."}]
+    file = good_rows(tmp_path / "d", 1)
+    file.write_text(json.dumps([{"id": "1", "image": "pictures/0.png", "conversations": turns}]))
+    output, error = call("check", file, "--format", "llava", "--workers", "1")
+    assert isinstance(error, InputError)
+    option = "--option 'roles={ассистент: assistant}'"
+    assert option in " ".join(
+        json.loads(Path("checks/data.json").read_text())["parts"][0]["findings"][0]["examples"][0].values()
+    )
+    assert "roles={ассистент" in output  # on the terminal as well
+    assert call("check", file, *shlex.split(option), "--workers", "1")[1] is None
+    _, error = call("split", file, "out", "--format", "llava", "--workers", "1")
+    assert option in str(error)
+
+
+def test_all_kinds_of_bad_rows_are_counted(tmp_path: Path) -> None:
+    kinds: list[Any] = [1, {"image": 1}, {"conversations": []}, {"conversations": 1}, {"conversations": [1]}]
+    kinds += [{"conversations": [{"from": "human", "value": 1}]}]
+    kinds += [{"id": [], "conversations": []}, {"conversations": [{"from": "x", "value": "y"}]}]
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(kinds))
+    _, error = call("split", file, "out", "--format", "llava", "--workers", "1")
+    found = re.search(r"8 of 8 rows cannot be used \((.*?)\), such as", str(error))
+    assert found is not None, error
+    assert found[1].endswith(" and 1 more kind")
+    assert str(error).count("Allowed:") == str(error).count("Next:") == 1

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lorgnette.data.parts import detect_format
 from lorgnette.data.readers import read_samples
@@ -185,3 +186,12 @@ def test_a_folder_that_is_not_there_is_told_once(tmp_path: Path) -> None:
         read_documents(find_task("captions", {"path": str(data), "images": absent}), None)
     with pytest.raises(DataError, match=r"data\.json is a file, no folder"):
         read_samples(str(data), "instruct", images=str(data))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP"])
+def test_an_image_in_place_of_a_data_file_is_told(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "picture"
+    Image.new("RGB", (8, 8), "red").save(file, kind)
+    with pytest.raises(DataError, match=r"picture: is an image\. Allowed: a file with rows") as told:
+        detect_format(SourceSpec(str(file)))
+    assert "UTF-8" not in str(told.value)
