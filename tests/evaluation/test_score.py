@@ -319,3 +319,12 @@ def test_the_result_name_of_a_place_above(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path / "runs" / "b")
     assert result_name("../a/merged") == "a-merged"
     assert result_name(".") == "b"
+
+
+@pytest.mark.parametrize("row", ['{"id": 1, "answer": "да"}', '{"id": "1", "answer": "да"}'])
+def test_one_line_is_json_lines_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("test.json").write_text(json.dumps({"1": "да"}))
+    Path("mine.jsonl").write_text(f"{row}\n")
+    assert score(monkeypatch, "mine.jsonl", "--task", "gqa-ru", "--references", "test.json") == 0
+    assert read_json(Path("results/mine.jsonl/gqa-ru/result.json"))["score"] == 1.0

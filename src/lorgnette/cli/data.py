@@ -219,7 +219,9 @@ def _check(
     if fix is not None:
         say(*write_fixed(fix, checked))
         names = fixed_names(parts)
-        fixed = [(parts[n], fixed_part(fix, names[n], checked[n])) for n in names if checked[n].fixable]
+        fixed = [
+            (parts[n], fixed_part(fix, names[n], checked[n])) for n in names if checked[n].fixable and checked[n].rows
+        ]
     stopped = [found for found in checked if found.stop and not (fix is not None and found.fixable)]
     if stopped:
         told = [f"{found.part.name}, {found.part.path}: {found.stop}" for found in stopped]
@@ -246,11 +248,11 @@ def _next_step(source: str, parts: Sequence[Part], fixed: Sequence[tuple[Part, P
         there = [f"\n  {recipe_entry(new)} in place of {old.path} ({old.name})" for old, new in fixed]
         change = f"in {source} write{','.join(there)}\nand then: " if there else ""
         return f"{change}lorgnette run {shlex.quote(source)}"
-    usable = fixed[0][1] if fixed else parts[0]
+    usable = next((new for old, new in fixed if old is parts[0]), parts[0])
     if len(parts) > 1:  # what is held out is there already: splitting again would only lead back here
         return f"train on it: in a recipe, data: [{recipe_entry(usable)}], and then lorgnette run RECIPE"
     words = words_of(usable)
-    images = ["--images", usable.images] if fixed and usable.images else []
+    images = ["--images", usable.images] if usable.spec is None and usable.images else []
     return f"lorgnette data split {shlex.join([words[0], 'splits', *words[1:], *images])}"
 
 

@@ -134,6 +134,8 @@ def _objects(path: Path) -> list[dict[str, Any]]:
         lists = [value for value in lists if isinstance(value[0], dict)]
         if len(lists) == 1:
             content = lists[0]
+        elif set(content) & set(ID_NAMES) and set(content) & set(ANSWER_NAMES):
+            content = [content]  # JSON lines of one line
         elif content and all(isinstance(value, str) for value in content.values()):
             content = [dict(zip(KEYED, pair, strict=True)) for pair in content.items()]
         elif content and all(isinstance(value, dict) for value in content.values()):
