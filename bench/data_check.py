@@ -82,7 +82,7 @@ def check(file: Path, workers: int, page: Path) -> None:
     with image_store(workers) as store:
         checked = check_parts([part], store, 0.01)
         write_check(page, "benchmark", checked, store)
-    assert checked[0].kept == checked[0].read
+    assert checked[0].judged.kept == checked[0].judged.read
 
 
 if __name__ == "__main__":

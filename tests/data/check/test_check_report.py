@@ -220,14 +220,14 @@ def test_a_fixed_file_reads_back_as_the_rows_that_were_kept(
         kept = [each for each in read_samples(str(wild_file), "llava") if isinstance(each, Sample)]
         back = list(read_samples(str(fixed), "llava", images=str(wild_file.parent)))
         by_id = {each.id: each for each in kept}
-        assert len(back) == checked[0].kept - 1  # without the duplicate
+        assert len(back) == checked[0].judged.kept - 1  # without the duplicate
         for each in back:
             assert isinstance(each, Sample)
             assert (each.images, each.turns) == (by_id[each.id].images, by_id[each.id].turns)
     rejected = [json.loads(line) for line in (tmp_path / "fixed" / "rejected.jsonl").read_text().splitlines()]
-    assert len(rejected) == checked[0].read - len(back)
+    assert len(rejected) == checked[0].judged.read - len(back)
     assert {each["kind"] for each in rejected} == {
-        *(found.kind for found in checked[0].findings.values() if found.action == "drop"),
+        *(found.kind for found in checked[0].judged.findings.values() if found.action == "drop"),
         "duplicate row",
     }
     assert all(each["reason"] and each["source"] == str(wild_file) for each in rejected)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorgnette.data.check.findings import Checked
+from lorgnette.data.check.checked import Checked
 from lorgnette.data.check.report import write_page
 from lorgnette.data.parts import Part
 from lorgnette.data.sample import Sample

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lorgnette.data.check.findings import Checked
+from lorgnette.data.check.checked import Checked
 from lorgnette.data.check.segments import Segment, segments
 from lorgnette.data.parts import Part
 from lorgnette.data.rendered import Encoded

@@ -13,7 +13,7 @@ from lorgnette.data.check.report import shown_segments, write_sample_page
 from lorgnette.data.check.terminal import sample_text
 from lorgnette.data.parts import Part
 from lorgnette.data.rendered import Encoded
-from lorgnette.data.rules import require_usable
+from lorgnette.data.rules import BadRow, Usable, judge, unencoded
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError
 from lorgnette.images.store import ImageStore
@@ -93,13 +93,11 @@ def _shown(part: Part, sample: Sample, store: ImageStore, note: str) -> Shown:
     for image in dict.fromkeys(sample.images):
         facts = store.facts(image)
         notes += [f"{image}: {kind}." for kind in facts.mended]
-    encoded = None
-    try:
-        require_usable(sample, store.require_image)
-        if part.renderer is not None:
-            encoded = part.renderer.encode(sample)
-    except DataError as error:
-        notes.insert(0, f"This row is not used: {error}")
+    encode = unencoded if part.renderer is None else part.renderer.encode
+    verdict = judge(sample, store.require_image, encode)
+    encoded = verdict.encoded if isinstance(verdict, Usable) else None
+    if isinstance(verdict, BadRow):
+        notes.insert(0, f"This row is not used: {verdict}")
     if encoded is not None and encoded.shortened:
         notes.append(f"Shortened by {encoded.shortened:,} text tokens.")
     return Shown(part, sample, encoded, " ".join(filter(None, notes)))
