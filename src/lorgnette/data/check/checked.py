@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorgnette.data.findings import ACTIONS, Finding, Judged
-from lorgnette.data.parts import Part
 from lorgnette.data.rendered import Encoded
 from lorgnette.data.rules import too_many_bad
 from lorgnette.data.sample import Sample
+from lorgnette.data.used_source import UsedSource
 from lorgnette.data.writing import ImageNames
 
 
 @dataclass
 class Checked:
-    """What was found in a part.
+    """What was found in a source.
 
     Attributes:
         judged: what became of its rows, and what else was found, by kind.
@@ -30,7 +30,7 @@ class Checked:
         failure: why the source could not be read to its end.
     """
 
-    part: Part
+    source: UsedSource
     max_bad_share: float
     judged: Judged = field(default_factory=Judged)
     variants: Counter[str] = field(default_factory=Counter)
@@ -53,10 +53,10 @@ class Checked:
 
     @property
     def stop(self) -> str | None:
-        """Say why nothing should be trained or measured on this part as it is; None if nothing speaks against it."""
+        """Say why nothing should be trained or measured on this source as it is; None if nothing speaks against it."""
         if self.failure is not None:
             return self.failure
-        if self.part.purpose == "test":
+        if self.source.purpose == "test":
             broken = self.judged.counts("stop").total()
             return f"{broken:,} of {self.judged.read:,} documents cannot be asked." if broken else None
         read, kept = self.judged.read, self.judged.kept
@@ -72,15 +72,15 @@ class Checked:
     def summary(self) -> dict[str, Any]:
         """Return plain values for a file."""
         return {
-            "name": self.part.name,
-            "purpose": self.part.purpose,
-            "path": self.part.path,
-            "format": self.part.format,
+            "name": self.source.name,
+            "purpose": self.source.purpose,
+            "path": self.source.path,
+            "format": self.source.format,
             "read": self.judged.read,
             "kept": self.judged.kept,
             "images": len(self.images),
             "variants": dict(self.variants.most_common()),
-            "rendered": self.part.renderer is not None,
+            "rendered": self.source.renderer is not None,
             "tokens": self.judged.tokens,
             "image_tokens": self.judged.image_tokens,
             "supervised": self.judged.supervised,

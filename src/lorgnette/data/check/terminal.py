@@ -21,8 +21,10 @@ MOST_REASON = 150  # characters; the page has them all
 
 def print_checked(checked: Checked, console: Console) -> None:
     """Print what was found in a source."""
-    part = checked.part
-    console.print(Text(f"{part.name}: {printable_lines(part.path)} ({part.format})", style="bold"), soft_wrap=True)
+    source = checked.source
+    console.print(
+        Text(f"{source.name}: {printable_lines(source.path)} ({source.format})", style="bold"), soft_wrap=True
+    )
     for name, count in checked.variants.most_common(MOST_VARIANTS):
         console.print(Text(f"  {count:,} rows: {printable_lines(name)}", style="dim"), soft_wrap=True)
     if checked.judged.findings:
@@ -34,8 +36,8 @@ def print_checked(checked: Checked, console: Console) -> None:
         )
     console.print(kept, markup=False, soft_wrap=True)
     lengths = ", ".join(f"{name} {value:,}" for name, value in percentiles(checked.lengths).items())
-    if lengths and part.purpose != "test":
-        console.print(f"length in {'text tokens' if part.renderer else 'characters'}: {lengths}", soft_wrap=True)
+    if lengths and source.purpose != "test":
+        console.print(f"length in {'text tokens' if source.renderer else 'characters'}: {lengths}", soft_wrap=True)
     for note in checked.judged.notes:
         console.print(Text(f"note: {printable_lines(note)}"), soft_wrap=True)
     if checked.stop:
@@ -44,7 +46,7 @@ def print_checked(checked: Checked, console: Console) -> None:
 
 
 def _table(checked: Checked) -> Table:
-    file = Path(checked.part.path).name  # the whole path is in the heading
+    file = Path(checked.source.path).name  # the whole path is in the heading
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("finding", min_width=min(24, max(len(finding.kind) for finding in checked.sorted())))
     table.add_column("rows", justify="right", no_wrap=True)
@@ -52,7 +54,7 @@ def _table(checked: Checked) -> Table:
     table.add_column("done", no_wrap=True)
     table.add_column("first examples", overflow="fold")
     for finding in checked.sorted():
-        places = [example.place.replace(checked.part.path, file, 1) for example in finding.examples]
+        places = [example.place.replace(checked.source.path, file, 1) for example in finding.examples]
         examples = [Text(printable_lines(place), style="dim") for place in places]
         if finding.examples and finding.action in ("stop", "drop"):
             reason = finding.examples[0].reason.partition(" Next: ")[0]
