@@ -17,7 +17,6 @@ from lorgnette.data.findings import Action, Judged
 from lorgnette.errors import InputError, ModelError, RunError
 from lorgnette.models.adapters import add_lora, load_trained
 from lorgnette.models.learner import Learner
-from lorgnette.models.llava import Llava
 from lorgnette.models.loading import fingerprint
 from lorgnette.models.lora_targets import lora_targets
 from lorgnette.models.soft_prompt import new_prompt
@@ -28,7 +27,6 @@ from lorgnette.models.trainable import (
     freeze_all_but,
     master_weights,
     parts_table,
-    tower_parameters_that_learn,
 )
 from lorgnette.processes import is_main, processes
 from lorgnette.progress import print_table, progress_bar
@@ -197,9 +195,7 @@ def require_parts(stage: Stage, learner: Learner) -> frozenset[str] | None:
             f"stages: {stage.name}: train.{absent[0]} is {modes[absent[0]]}, but {learner.source} has only: "
             f"{', '.join(learner.parts)}. Next: leave it out of train."
         )
-    tower = None
-    if isinstance(learner, Llava) and modes["vision_tower"] != "frozen":
-        tower = tower_parameters_that_learn(learner.core, learner.image_size, stage.train.last_layers)
+    tower = learner.learning_tower(modes, stage.train.last_layers)
     if "lora" in modes.values():
         try:
             lora_targets(learner.core, modes, stage.lora or {}, tower)
