@@ -35,7 +35,7 @@ def write_result(
 
     Args:
         asked: for every document `prompt`, `answer`, `raw`, `seconds` and `stopped_by`.
-        about: what made the answers, as the schema names it; `counts` are added to the task's own.
+        about: what made the answers, as the schema names it; `counts` and `warnings` are added to the task's own.
 
     Raises:
         DataError: if the task cannot score an answer.
@@ -47,6 +47,7 @@ def write_result(
     ]
     result = {"task": task.name} | summarise(task.metric, predictions, scored) | dict(about)
     result["counts"] = dict(scored.counts) | dict(about.get("counts", {}))
+    result["warnings"] = [*scored.warnings, *about.get("warnings", ())]
     check_result(result, predictions)
     write_json_lines(folder / PREDICTIONS, predictions)
     write_json(folder / RESULT, result)
