@@ -73,7 +73,8 @@ class MissingExtra(InputError):
 
     def __init__(self, library: str, extra: str) -> None:
         super().__init__(
-            f"{library} is not installed, and this needs it. Next: pip install {library} (all that this takes: pip install 'lorgnette[{extra}]')"
+            f"{library} is not installed, and this needs it. Next: pip install {library}, or all that such work takes: "
+            f"pip install 'lorgnette[{extra}]'"
         )
 
 
