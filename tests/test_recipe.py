@@ -58,6 +58,7 @@ LEAVES = [
     "evaluation.tasks.split",
     "max_bad_share",
     "model.base",
+    "model.build.do_pad",
     "model.build.image_size",
     "model.build.language_model",
     "model.build.vision_feature_layer",

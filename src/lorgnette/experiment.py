@@ -25,6 +25,7 @@ from lorgnette.errors import InputError, RecipeError
 from lorgnette.evaluation.evaluate import Settings, evaluate
 from lorgnette.evaluation.schema import RESULT
 from lorgnette.evaluation.tasks import find_task, read_documents
+from lorgnette.locking import locked
 from lorgnette.models.assembly import located
 from lorgnette.models.conversion.huggingface import two_layers
 from lorgnette.models.conversion.projector import read_projector
@@ -34,7 +35,7 @@ from lorgnette.processes import is_main, processes
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Recipe, Stage
 from lorgnette.recipe_model import built, outline_of, plan_of
-from lorgnette.run import RECORD, append_json_line, locked, provenance, read_json_object, write_text
+from lorgnette.run import RECORD, append_json_line, provenance, read_json_object, write_text
 from lorgnette.training.arguments import training_arguments
 from lorgnette.training.hand_over import brings_projector, merged_model, needs_start, put_projector
 from lorgnette.training.samples import samples_of

@@ -21,6 +21,21 @@ HEAD = Markup(
 )
 """Begins the head of every page: `{{ head }}`."""
 
+COLOURS: Mapping[str, str] = {
+    "ink": "#1d2430",
+    "quiet": "#5b6472",
+    "line": "#dfe3e8",
+    "paper": "#ffffff",
+    "tint": "#f5f7f9",
+    "before": "#9cc9e3",
+    "after": "#0072b2",
+    "warm": "#a84300",
+}
+"""What every page and drawing is coloured with. Blue and orange are of Okabe & Ito's palette: told apart by
+colour-blind readers, and by lightness in grey print."""
+PALETTE = Markup(f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in COLOURS.items())} }}")
+"""Begins the style of every page: `{{ palette }}`; rules then say `var(--ink)`."""
+
 
 def render_page(package: str, template: str, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
     """Fill the template of a page that lies beside a module; whatever is put in is escaped.
@@ -33,7 +48,7 @@ def render_page(package: str, template: str, filters: Mapping[str, Callable[...,
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= filters
     text = resources.files(package).joinpath(template).read_text(encoding="utf-8")
-    return environment.from_string(text).render(head=HEAD, **values)
+    return environment.from_string(text).render(head=HEAD, palette=PALETTE, **values)
 
 
 def cut(text: str, longest: int) -> str:

@@ -11,7 +11,6 @@ from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.readers.source import SourceSpec
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
 from lorgnette.data.used_source import Purpose, UsedSource, used_source
-from lorgnette.errors import DataError
 from lorgnette.evaluation.tasks import find_task, read_documents
 from lorgnette.models.outline import outline
 from lorgnette.recipe.sections import Recipe, Source, TaskSpec
@@ -48,12 +47,18 @@ def renderer_for(model: str, chat_template: str | None, max_text_tokens: int | N
     return outline(model, chat_template).renderer(None, max_text_tokens)
 
 
-def _benchmark(spec: TaskSpec) -> UsedSource:
-    def read() -> Iterator[Sample | DataError]:
-        documents, _ = read_documents(find_task(spec.name, spec.task_options()), spec.split, spec.limit)
-        for number, document in enumerate(documents):
-            question = Turn("user", f"{IMAGE_TAG}\n" * len(document.images) + document.question)
-            turns = (question, Turn("assistant", document.references[0]))
-            yield Sample(document.id, document.images, turns, Origin(f"task {spec.name}", number))
+def documents_of(spec: TaskSpec) -> Iterator[Sample]:
+    """Yield the documents of a benchmark as samples that ask and answer.
 
-    return UsedSource(f"benchmark {spec.name}", "test", spec.name, "documents", read)
+    Raises:
+        DataError: if they cannot be read.
+    """
+    documents, _ = read_documents(find_task(spec.name, spec.task_options()), spec.split, spec.limit)
+    for number, document in enumerate(documents):
+        question = Turn("user", f"{IMAGE_TAG}\n" * len(document.images) + document.question)
+        turns = (question, Turn("assistant", document.references[0]))
+        yield Sample(document.id, document.images, turns, Origin(f"task {spec.name}", number))
+
+
+def _benchmark(spec: TaskSpec) -> UsedSource:
+    return UsedSource(f"benchmark {spec.name}", "test", spec.name, "documents", lambda: documents_of(spec))

@@ -35,6 +35,7 @@ def built(model: Model, seed: int, *, meta: bool = False) -> Llava:
         vision_feature_layer=build.vision_feature_layer,
         vision_feature_select_strategy=build.vision_feature_select_strategy,
         image_size=build.image_size,
+        do_pad=build.do_pad,
         template=model.chat_template,
         dtype=DTYPES[model.dtype],
         seed=seed,

@@ -19,11 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from lorgnette import __version__
 from lorgnette.errors import DataError, InputError
-from lorgnette.processes import is_main
 
 WHOLE = "whole.json"
 """Written last into a checkpoint: names and sizes of its files. Without it a checkpoint does not count."""
@@ -233,34 +230,6 @@ def is_whole(checkpoint: Path) -> bool:
     return isinstance(sizes, dict) and all(
         (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items()
     )
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a second command out of a run folder; the other processes of one launch come in with the main one.
-
-    Raises:
-        InputError: if another process works in it, or it cannot be made.
-    """
-    if not is_main():
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"{folder}: another lorgnette works in this folder. Next: wait for it, or choose another --output."
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be used as a run folder ({error}). Next: choose another --output."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def provenance(command: Sequence[str]) -> dict[str, Any]:

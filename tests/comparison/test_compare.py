@@ -39,6 +39,21 @@ def test_the_numbers_are_those_of_the_statistics(make_result: Make, before: list
     assert (made.test, made.verdict, made.shares) == ("mcnemar", "better", True)
 
 
+def test_a_scale_is_that_of_the_results(row: Make, make_result: Make) -> None:
+    """CIDEr ends at 10; a result that does not say so is of a score from 0 to 1, or of before it was said."""
+    zeros = [row(number, 0.0, scores={"exact_match": 0.0, "cider": 0.0}) for number in range(20)]
+    scale = {"aggregate": "mean", "highest": 10.0}
+    told = make_result("told", zeros, scores={"exact_match": {"aggregate": "mean"}, "cider": scale})
+    made = numbers(told, make_result("untold", zeros))
+    upper = score_interval(np.zeros(20)).high
+    assert made.before_interval == (0.0, upper)
+    (cider,) = made.metrics
+    assert cider.before_interval == cider.after_interval == (0.0, 10 * upper)
+    main = numbers(told, make_result("main", zeros, scores={"exact_match": scale, "cider": scale}))
+    assert main.after_interval == (0.0, 10 * upper)
+    assert main.groups["kind"][0].after_interval == (0.0, 10 * score_interval(np.zeros(10)).high)
+
+
 def test_the_order_of_lines_changes_nothing(row: Make, make_result: Make) -> None:
     before = [row(number, number / 199) for number in range(200)]  # too many distinct scores for counts
     after = [row(number, (number / 199) ** 2) for number in range(200)]

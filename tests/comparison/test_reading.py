@@ -26,6 +26,17 @@ def test_scores_may_have_a_scale_of_their_own(make_folder: Make, row: Make) -> N
     assert read_result(make_folder("a", [row(1, 3.5), row(2, 0.0)])).summary["score"] == 1.75
 
 
+def test_files_of_another_age_or_tool_need_only_what_is_compared(make_folder: Make, before: list) -> None:
+    folder = make_folder("a", [{**line, "more": 1} for line in before])
+    summary = json.loads((folder / "result.json").read_text())
+    needed = {name: summary[name] for name in ("task", "metric", "prompt", "n", "score")}
+    (folder / "result.json").write_text(json.dumps({**needed, "scores": {"exact_match": {"aggregate": "mean"}}}))
+    lines = map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
+    lacking = [{name: value for name, value in line.items() if name not in ("raw", "seconds")} for line in lines]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lacking))
+    assert len(read_result(folder).predictions) == 20
+
+
 @pytest.mark.parametrize(
     ("damage", "found"),
     [
@@ -69,7 +80,7 @@ def test_a_malformed_line_is_named(damage: Damage, found: str, make_folder: Make
         ("result.json", b"", "is it cut off?"),
         ("result.json", b"[1]", "needs a JSON object, found list"),
         ("result.json", b"[" * 100_000, "is it cut off?"),
-        ("result.json", b"{}", "'task' must be str, found nothing"),
+        ("result.json", b"{}", "'task' must be a string, found nothing"),
         ("predictions.jsonl", b'{"id": "test-0", "ki', "line 1: not whole JSON"),
         ("predictions.jsonl", b"\xff\xfe\n", "line 1: not whole JSON"),
         ("predictions.jsonl", b"", "says n = 20, but"),
@@ -93,10 +104,12 @@ def test_a_broken_file_is_named(file: str, content: bytes | None, found: str, ma
         ({"n": 21}, "says n = 21, but .* has 20 lines"),
         ({"score": 0.16}, "different runs"),
         ({"n": 0}, "'n' must be a count above 0"),
-        ({"n": True}, "'n' must be int"),
+        ({"n": True}, "'n' must be a count above 0, found True"),
         ({"score": None}, "'score' must be a finite number"),
         ({"scores": {"a": 1}}, "'scores' must be an object of objects"),
         ({"scores": {"a": {"score": 1}}}, "with an aggregate"),
+        ({"scores": {"a": {"aggregate": ["mean"]}}}, "with an aggregate"),
+        ({"scores": {"a": {"aggregate": "mean", "highest": 0}}}, "`highest` above 0"),
     ],
 )
 def test_files_that_contradict_each_other_are_refused(

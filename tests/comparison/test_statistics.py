@@ -126,6 +126,19 @@ def test_intervals_of_0_and_1_scores_are_wilsons() -> None:
         assert score_interval(scores) == pytest.approx(proportion_confint(right, 20, method="wilson"), abs=1e-12)
 
 
+def test_intervals_of_equal_scores_have_a_width() -> None:
+    """0 of n says the same of graded scores as of 0/1 scores, on their own scale; a bootstrap would be certain."""
+    few, many = (proportion_confint(0, n, method="wilson")[1] for n in (3, 200))
+    assert score_interval(np.zeros(3), highest=10.0) == pytest.approx((0.0, 10 * few))
+    assert score_interval(np.full(200, 10.0), highest=10.0) == pytest.approx((10 - 10 * many, 10.0))
+    assert score_interval(np.full(200, 0.25)) == pytest.approx((0.25 - 0.25 * many, 0.25 + 0.75 * many))
+    assert score_interval([7.0]) == pytest.approx((7 - 7 * proportion_confint(0, 1, method="wilson")[1], 7.0))
+    assert score_interval(np.full(200, -3.0)) == pytest.approx((-3.0, -3 + 4 * many))  # of another tool
+    assert score_interval([0.0, 1.0, 1.0], highest=10.0).high <= 1.0  # no end of this scale, so a bootstrap
+    # Clopper and Pearson's exact bound: a larger share of scores above 0 would leave 30 of 30 at 0 in less than 2.5 %
+    assert score_interval(np.zeros(30)).high == pytest.approx(1 - 0.025 ** (1 / 30), abs=0.005)
+
+
 def ratio(parts: np.ndarray) -> float:
     return float(parts[:, 0].sum() / parts[:, 1].sum())
 

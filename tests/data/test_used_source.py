@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lorgnette.data.readers import READERS
 from lorgnette.data.readers.source import SourceSpec
 from lorgnette.data.used_source import detect_format
 from lorgnette.errors import DataError
@@ -65,6 +66,46 @@ def test_a_format_is_recognised(tmp_path: Path, name: str) -> None:
     path = write(tmp_path)
     split = {"GQA as Parquet": "testdev", "easy-VQA": "train"}.get(name)
     assert detect_format(SourceSpec(path, split)) == format
+
+
+SPOKEN = [{"from": "person", "value": "<image>\nWho?"}, {"from": "gpt", "value": "A cat."}]
+NEARLY = {
+    "a role": ([{"id": "7", "image": "7.png", "conversations": SPOKEN}], "llava, rs-instructions", "Got: 'person'"),
+    "a key": ([{"id": "7", "dialog": SPOKEN}], "llava, rs-instructions", "The row has: id, dialog. Next: name the key"),
+    "columns": ([{"prompt": "Who?", "response": "A cat."}], "instruct", "It has: prompt, response. Next: name its"),
+    "an answer": ([{"question": "Who?", "answers": "cat", "image": "7.png"}], "vqa", "`answers` is 'cat'. Allowed: a"),
+    "GQA's key": ({"1": {"question": "Who?", "answer": "cat", "image_id": "7"}}, "gqa", "`imageId` is missing"),
+    "COCO's half": ({"info": {}, "annotations": []}, "captions", "a dict with info, annotations. Allowed: COCO (im"),
+}
+
+
+@pytest.mark.parametrize("name", NEARLY)
+def test_of_a_slightly_wrong_file_every_reader_says_what_is_wrong(tmp_path: Path, name: str) -> None:
+    rows, formats, reason = NEARLY[name]
+    with pytest.raises(DataError) as caught:
+        detect_format(SourceSpec(written(rows)(tmp_path)))
+    first, *lines = str(caught.value).splitlines()
+    assert first.startswith(f"{tmp_path / 'x.json'}: No format reads its first rows. Allowed: --format llava | ")
+    (line,) = (line for line in lines if line.startswith(f"  {formats}: "))
+    assert reason in line
+    assert str(tmp_path) not in line
+    assert all(any(f in line.partition(": ")[0] for line in lines) for f in READERS)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "x.json: the file is empty"),
+        ('[{"id": "7", "conv', "x.json, row 0: no valid JSON"),
+        ("[]", "x.json: there are no rows"),
+    ],
+)
+def test_what_is_wrong_with_the_file_itself_is_said_once(tmp_path: Path, content: str, reason: str) -> None:
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(DataError, match="No format reads its first rows") as caught:
+        detect_format(SourceSpec(str(tmp_path / "x.json")))
+    (line,) = str(caught.value).splitlines()
+    assert reason in line
 
 
 def test_what_no_format_reads_says_why(tmp_path: Path) -> None:

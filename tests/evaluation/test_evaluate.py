@@ -63,7 +63,7 @@ def test_likelihood_takes_the_letter_that_the_model_finds_likeliest(ask, llava: 
         assert set(listed) == {"A", "B"}
         assert row["answer"] == max(listed, key=lambda letter: float(listed[letter]))
     with pytest.raises(DataError, match="has no choices"):
-        asker.answers([asker.question(Document("1", (), "Who?", "a", fields={"hint": "", "options": ""}))])
+        asker.question(Document("1", (), "Who?", "a", fields={"hint": "", "options": ""}))
 
 
 def test_rows_hold_what_made_them(ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +108,7 @@ def test_answers_are_kept_when_scoring_fails_and_scored_when_it_works(
 def test_a_prompt_that_no_tokenizer_reads_is_refused_before_anything_is_asked(ask, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="half of a surrogate pair"):
         ask(mmbench(tmp_path), settings=Settings(max_new_tokens=1, prompt="\udcff {question}"))
+    assert not (tmp_path / "result").exists()  # or the right prompt would be refused as another one
 
 
 def test_a_result_of_another_tool_is_left_alone(ask, tmp_path: Path) -> None:
@@ -126,5 +127,11 @@ def test_a_result_that_does_not_fit_the_schema_is_not_written(ask, tmp_path: Pat
         check_result(result | {"score": float("nan")}, rows)
     with pytest.raises(RunError, match=r"Prediction\.read"):
         check_result(result, [*rows, {**rows[0], "read": "maybe"}])
+    with pytest.raises(RunError, match=r"Prediction\.read"):
+        check_result(result, [{**rows[0], "read": 1}])  # a comparison would refuse to read it
+    with pytest.raises(RunError, match=r"Prediction\.score"):
+        check_result(result, [{**rows[0], "score": 1e101}])
+    with pytest.raises(RunError, match=r"Prediction\.more"):
+        check_result(result, [{**rows[0], "more": 1}])
     with pytest.raises(RunError, match=r"Result\.more"):
         check_result(result | {"more": 1}, rows)

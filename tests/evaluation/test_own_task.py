@@ -86,11 +86,21 @@ def test_options_sets_and_rows_that_cannot_be_used(monkeypatch: pytest.MonkeyPat
         find_task(f"{__name__}:Several", {"strict": "perhaps"})
     with pytest.raises(DataError, match=r"Did you mean 'strict'"):
         find_task(f"{__name__}:Several", {"strikt": True})
+    with pytest.raises(DataError, match=r"cannot be made \(TypeError: .* without arguments"):
+        find_task(f"{__name__}:Document")
+    with pytest.raises(DataError, match=r"cannot be imported \(KeyError: 'Severe'\).* that Severe is in it"):
+        find_task(f"{__name__}:Severe")
     monkeypatch.setattr(Several, "score_all", lambda *_: Scored([]))
     with pytest.raises(DataError, match="Allowed: a Scored with a row an answer"):
         score_answers(task, documents, [""] * 120)
     monkeypatch.setattr(Several, "score_all", lambda *_: Scored([Score({"share": 1.0}, {"mine": [1.0]})]))
     with pytest.raises(DataError, match=r"gave parts of mine. Allowed: bleu_1"):
+        score_answers(task, documents[:1], [""])
+    monkeypatch.setattr(Several, "score_all", lambda *_: Scored([Score({"share": 1.0})], highest={"share": 0}))
+    with pytest.raises(DataError, match=r"gave 0 as highest share. Allowed: above 0"):
+        score_answers(task, documents[:1], [""])
+    monkeypatch.setattr(Several, "score_all", lambda *_: Scored([Score({"share": 1.0}, read="maybe")]))
+    with pytest.raises(DataError, match=r"gave read 'maybe'. Allowed: true, false"):
         score_answers(task, documents[:1], [""])
 
 

@@ -278,6 +278,18 @@ def test_the_interval_of_graded_scores_stays_within_their_scale(tmp_path: Path) 
     assert scores["rouge_l"]["stderr"] == pytest.approx((1 - 1.22 / 1.94) / 3)
 
 
+def test_the_interval_of_graded_scores_that_are_all_0_has_the_width_of_their_scale(tmp_path: Path) -> None:
+    task = find_task("captions", {"path": karpathy(tmp_path)})
+    documents, _ = read_documents(task, None)
+    scores = summary(task, documents, ["", "", ""])["scores"]
+    upper = binomtest(0, 3).proportion_ci(method="wilson").high
+    assert scores["cider_d"]["highest"] == scores["cider"]["highest"] == 10.0
+    assert "highest" not in scores["rouge_l"]
+    for name, highest in (("rouge_l", 1.0), ("cider_d", 10.0)):
+        assert scores[name]["score"] == 0.0
+        assert scores[name]["interval"] == pytest.approx([0.0, highest * upper])
+
+
 def test_the_interval_of_a_corpus_metric_holds_it(tmp_path: Path) -> None:
     task = find_task("captions", {"path": karpathy(tmp_path)})
     documents, _ = read_documents(task, None)

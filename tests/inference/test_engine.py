@@ -17,7 +17,8 @@ from lorgnette.data.rows import build_row
 from lorgnette.data.sample import IMAGE_TAG, Sample, Turn
 from lorgnette.images.opening import read_pixels
 from lorgnette.inference import engine
-from lorgnette.inference.engine import batches, generate
+from lorgnette.inference.decoding import Decoding, Growing, next_tokens
+from lorgnette.inference.engine import RowDecoder, batches, generate
 from lorgnette.models.assembly import assemble
 from lorgnette.models.forward import prepare_for_rows
 from lorgnette.models.loading import Llava
@@ -190,3 +191,59 @@ def test_batches_keep_images_together_and_split_only_what_is_too_large() -> None
 def test_the_prompt_of_one_turn_needs_no_image(llava: Llava) -> None:
     prompt = renderer_of(llava).render_prompt("t", (), [Turn("user", "is there a table?")])
     assert answers(llava, [prompt])[0].ids == plain_generate(llava, prompt, 6)
+
+
+def answers_while_joining(llava: Llava, prompts: list[Rendered], joining: list[int]) -> tuple[list, int]:
+    """Answers of prompts of which `joining[n]` join before step n, the rest with the last; most keys ever cached."""
+    left = list(prompts)
+    decoder, given, most = RowDecoder(llava), [], 0
+    counts = iter(joining)
+    while left or decoder.asked:
+        count = next(counts, len(left))
+        if count and left:
+            batch, left = left[:count], left[count:]
+            decoder.join(batch, lambda path: read_pixels(llava.processor.image_processor, path))
+            given += [Growing(Decoding(12), MANY_STOPS) for _ in batch]
+        if decoder.asked:
+            most = max(most, decoder._cache.get_seq_length())
+            decoder.step(next_tokens([given[number] for number in decoder.asked], decoder.logits))
+    return [answer.generation for answer in given], most
+
+
+@pytest.mark.parametrize("most_unseen", [0.0, 0.5, 2.0], ids=["always forgetting", "forgetting", "never forgetting"])
+def test_prompts_that_join_while_others_are_answered_change_no_answer(
+    llava: Llava, many: list[Rendered], most_unseen: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MOST_UNSEEN", most_unseen)
+    expected = answers(llava, many, 12, MANY_STOPS)
+    random = np.random.default_rng(5)
+    for _ in range(4):
+        joining = [1, *random.choice([0, 0, 1, 2, 7], size=60).tolist()]
+        assert answers_while_joining(llava, many, joining)[0] == expected
+
+
+def test_what_is_cached_of_prompts_that_are_gone_is_forgotten(
+    llava: Llava, many: list[Rendered], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = max(len(prompt.input_ids) for prompt in many) + 12
+    one_by_one = [1, 0] * len(many)  # some are always being answered
+    forgetting = answers_while_joining(llava, many, one_by_one)[1]
+    monkeypatch.setattr(engine, "MOST_UNSEEN", 2.0)
+    keeping = answers_while_joining(llava, many, one_by_one)[1]
+    assert forgetting < 8 * longest
+    assert keeping > 3 * forgetting
+
+
+def test_a_seed_draws_the_same_answer_whoever_else_is_asked(llava: Llava, many: list[Rendered]) -> None:
+    def drawn(prompts: list[Rendered], seed: int | None) -> list[tuple[int, ...]]:
+        given = [Growing(Decoding(12, temperature=1.0, top_p=0.9, seed=seed), MANY_STOPS) for _ in prompts]
+        decoder = RowDecoder(llava)
+        decoder.join(prompts, lambda path: read_pixels(llava.processor.image_processor, path))
+        while decoder.asked:
+            decoder.step(next_tokens([given[number] for number in decoder.asked], decoder.logits))
+        return [tuple(answer.ids) for answer in given]
+
+    together = drawn(many[:8], 7)
+    assert together == [drawn([prompt], 7)[0] for prompt in many[:8]]
+    assert together != drawn(many[:8], 8)
+    assert drawn(many[:8], None) != drawn(many[:8], None)

@@ -14,7 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, T5Config
 from lorgnette.data.pairs import PairRenderer
 from lorgnette.data.sample import Origin, Sample, Turn
 from lorgnette.errors import ModelError, RowError
-from lorgnette.inference.answers import generate_pairs
+from lorgnette.inference.answers import answer_batch
 from lorgnette.models.adapters import add_lora, load_trained, merge, require_equal_logits, save_trained
 from lorgnette.models.learner import load_model, save_model
 from lorgnette.models.soft_prompt import new_prompt, save_prompt
@@ -120,14 +120,14 @@ def test_lora_with_a_soft_prompt_is_saved_merged_and_answered_with(small: TextTo
     assert again.soft_prompt is not None
     assert torch.allclose(logits_of(again, SAMPLES), before, atol=1e-5)
     prompts = [again.renderer().render_prompt(s.id, (), s.turns[:1]) for s in SAMPLES]
-    together = generate_pairs(again, prompts, 6)
-    assert together == [generate_pairs(again, [one], 6)[0] for one in prompts]
+    together = answer_batch(again, prompts, 6)
+    assert together == [answer_batch(again, [one], 6)[0] for one in prompts]
     assert len({answer.ids for answer in together}) > 1
 
 
 def test_answers_equal_transformers_own_generation(small: TextToText) -> None:
     prompts = [small.renderer().render_prompt(s.id, (), s.turns[:1]) for s in SAMPLES]
-    for answer, prompt in zip(generate_pairs(small, prompts, 5), prompts, strict=True):
+    for answer, prompt in zip(answer_batch(small, prompts, 5), prompts, strict=True):
         made = small.core.generate(input_ids=torch.tensor([prompt.input_ids]), max_new_tokens=5, do_sample=False)
         expected = made[0, 1:].tolist()
         end = small.tokenizer.eos_token_id

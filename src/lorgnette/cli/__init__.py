@@ -17,8 +17,8 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from lorgnette import __version__
-from lorgnette.cli import comparisons, data, making, model, recipes, results, road
-from lorgnette.cli.terminal import console, errors
+from lorgnette.cli import comparisons, data, making, model, recipes, results, road, serving
+from lorgnette.cli.terminal import as_typed, console, errors
 from lorgnette.errors import LorgnetteError, is_out_of_memory
 from lorgnette.processes import is_main
 
@@ -37,7 +37,7 @@ app.add_typer(model_app, name="model")
 app.add_typer(recipe_app, name="recipe")
 
 COMMANDS: dict[typer.Typer, tuple[Callable[..., Any], ...]] = {
-    app: (road.quickstart, road.run, road.train, results.evaluate, results.score, comparisons.compare),
+    app: (road.quickstart, road.run, road.train, results.evaluate, results.score, comparisons.compare, serving.serve),
     data_app: (data.check, data.split, making.prepare, making.make),
     model_app: (model.inspect, model.build, model.merge, model.convert),
     recipe_app: (recipes.schema, recipes.show),
@@ -98,6 +98,7 @@ def main() -> None:
 
 def _tell(label: str, message: str) -> None:
     """Print a message; what it quotes of files and their names must not drive the terminal."""
+    message = as_typed(message)
     clean = "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in message)
     errors.print(Text.assemble((label, "bold red"), clean), soft_wrap=True)
 

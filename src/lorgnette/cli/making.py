@@ -47,7 +47,7 @@ def prepare(
     Example: lorgnette data prepare rs-instructions downloads data/rs
     """
     from lorgnette.data.remote_sensing.corpus import prepare as gather  # noqa: PLC0415
-    from lorgnette.run import locked  # noqa: PLC0415
+    from lorgnette.locking import locked  # noqa: PLC0415
 
     if corpus not in CORPORA:
         raise DataError(f"There is no corpus '{corpus}'. Allowed: {', '.join(CORPORA)}.{nearest(corpus, CORPORA)}")
@@ -102,7 +102,7 @@ def make(
     from lorgnette.data.making.pictures import find_pictures  # noqa: PLC0415
     from lorgnette.data.making.plan import Settings, plan  # noqa: PLC0415
     from lorgnette.data.making.prompt import read_prompt  # noqa: PLC0415
-    from lorgnette.run import locked  # noqa: PLC0415
+    from lorgnette.locking import locked  # noqa: PLC0415
 
     if (input_price is None) != (output_price is None):
         raise InputError("--input-price and --output-price go together.")

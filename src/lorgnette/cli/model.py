@@ -51,6 +51,9 @@ def build(
     image_size: Annotated[
         int | None, typer.Option(min=1, help="Side of the images; the tower's own if not given.")
     ] = None,
+    do_pad: Annotated[
+        bool, typer.Option("--do-pad", help="Pad images to squares, as LLaVA does, whatever the tower's own way is.")
+    ] = False,
     vision_feature_layer: Annotated[int, typer.Option(help="The layer of the tower that is projected.")] = -2,
     chat_template: Annotated[str | None, typer.Option(help="A named one; the tokenizer's own if not given.")] = None,
     dtype: Dtype = "float32",
@@ -72,6 +75,7 @@ def build(
         language_model,
         vision_feature_layer=vision_feature_layer,
         image_size=image_size,
+        do_pad=do_pad,
         template=chat_template,
         dtype=DTYPES[dtype],
         seed=seed,

@@ -48,9 +48,10 @@ def evaluate(
     from lorgnette.evaluation.evaluate import Settings  # noqa: PLC0415
     from lorgnette.evaluation.evaluate import evaluate as ask  # noqa: PLC0415
     from lorgnette.evaluation.tasks import find_task  # noqa: PLC0415
+    from lorgnette.locking import locked  # noqa: PLC0415
     from lorgnette.models.adapted import load_model_or_adapter  # noqa: PLC0415
     from lorgnette.models.loading import dtype_name, fingerprint  # noqa: PLC0415
-    from lorgnette.run import locked, provenance  # noqa: PLC0415
+    from lorgnette.run import provenance  # noqa: PLC0415
 
     found = find_task(task, task_options(data, images, option))
     folder = output or Path("results") / Path(model).name / task.replace(":", ".")
@@ -102,7 +103,7 @@ def score(
     """
     from lorgnette.evaluation.score_file import score_file  # noqa: PLC0415
     from lorgnette.evaluation.tasks import find_task  # noqa: PLC0415
-    from lorgnette.run import locked  # noqa: PLC0415
+    from lorgnette.locking import locked  # noqa: PLC0415
 
     found = find_task(task, task_options(references, images, option))
     folder = output or Path("results") / predictions.stem / task.replace(":", ".")

@@ -38,7 +38,7 @@ def train(recipe: RecipeFile, overrides: Overrides = None, output: Output = None
     """
     settle()
     from lorgnette import experiment  # noqa: PLC0415
-    from lorgnette.run import locked  # noqa: PLC0415
+    from lorgnette.locking import locked  # noqa: PLC0415
 
     read, folder = _read(recipe, overrides, output)
     with locked(folder):
@@ -61,6 +61,6 @@ def _run(recipe: Path, overrides: list[str] | None, output: Path | None) -> None
     read, folder = _read(recipe, overrides, output)
     comparisons = run_recipe(read, folder, sys.argv, console)
     say(f"\nEverything is in {folder}")
-    if comparisons:
-        say(f"Next: open {folder / 'report.html'}")
-        say(f"      lorgnette evaluate {folder / 'merged'} --task {comparisons[0].task}")
+    steps = [f"open {folder / 'report.html'}"] if comparisons else []
+    steps.append(f"lorgnette serve {folder / 'merged'}      (to ask it yourself)")
+    say("Next: " + "\n      ".join(steps))

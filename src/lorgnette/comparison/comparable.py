@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from lorgnette.comparison.reading import Prediction, Result
+from lorgnette.comparison.reading import Result
 from lorgnette.errors import DataError
+from lorgnette.evaluation.schema import Answer
 
 SCORED = ("task", "metric")
 """What may never differ: there would be no common number."""
@@ -118,7 +119,7 @@ def _flat_data(result: Result) -> dict[str, str]:
     return dict(flat({"data": data})) if isinstance(data, dict) else {}
 
 
-def _content(row: Prediction) -> dict[str, object]:
+def _content(row: Answer) -> dict[str, object]:
     """Return what makes a document the same document; where its image lies is no part of it."""
     return {
         "question": row.question,
@@ -140,8 +141,7 @@ def _equal_documents(before: Result, after: Result) -> set[str]:
     return {
         row.id
         for row in before.predictions
-        if row.id in second
-        and _content(row) == _content(second[row.id] if prompts else replace(second[row.id], prompt=row.prompt))
+        if row.id in second and _content(row) == _content(second[row.id]) | ({} if prompts else {"prompt": row.prompt})
     }
 
 

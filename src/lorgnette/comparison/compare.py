@@ -18,7 +18,7 @@ from lorgnette.comparison.comparable import pair
 from lorgnette.comparison.effects import Compared, Effect, GroupEffect, MetricEffect, TaskComparison
 from lorgnette.comparison.folders import Side
 from lorgnette.comparison.notes import notes
-from lorgnette.comparison.reading import Prediction, Result
+from lorgnette.comparison.reading import Result
 from lorgnette.comparison.statistics import (
     cluster_factor,
     corpus_effect,
@@ -30,10 +30,11 @@ from lorgnette.comparison.statistics import (
 )
 from lorgnette.errors import DataError
 from lorgnette.evaluation.metrics.aggregate import AGGREGATES
+from lorgnette.evaluation.schema import Answer
 
 MEAN = "mean"
 
-Rows = Sequence[tuple[Prediction, Prediction]]
+Rows = Sequence[tuple[Answer, Answer]]
 Scores = npt.NDArray[np.float64]
 AnyEffect = TypeVar("AnyEffect", bound=Effect)
 
@@ -94,15 +95,16 @@ def compare(
     before, after, allowed = pair(before, after, names, intersect=intersect)
     rows = list(zip(before.predictions, after.predictions, strict=True))
     first, second = _scores(rows)
+    highest = _highest(before.summary["metric"], before, after)
     numbers = TaskComparison(
         task=before.summary["task"],
         metric=before.summary["metric"],
         baseline=names[0],
         candidate=names[1],
-        **_measure(first, second),
+        **_measure(first, second, highest),
         shares=bool(np.all((first >= 0) & (first <= 1) & (second >= 0) & (second <= 1))),
         image_factor=cluster_factor(first, second, [row.image or row.id for row, _ in rows]),
-        groups=_groups(rows),
+        groups=_groups(rows, highest),
         metrics=_metrics(before, after, rows),
         notes=(),
     )
@@ -114,8 +116,13 @@ def _scores(rows: Rows) -> tuple[Scores, Scores]:
     return np.array([row.score for row, _ in rows]), np.array([row.score for _, row in rows])
 
 
-def _measure(first: Scores, second: Scores) -> dict[str, Any]:
-    """Compute what every effect has, over these pairs of scores."""
+def _highest(metric: str, before: Result, after: Result) -> float:
+    """Return the most that a document can get; 1 where neither result says another."""
+    return max(float(result.summary["scores"].get(metric, {}).get("highest", 1.0)) for result in (before, after))
+
+
+def _measure(first: Scores, second: Scores, highest: float) -> dict[str, Any]:
+    """Compute what every effect has, over these pairs of scores of at most `highest`."""
     p = p_value(first, second)
     return {
         "n": len(first),
@@ -126,14 +133,14 @@ def _measure(first: Scores, second: Scores) -> dict[str, Any]:
         "p_value": p,
         "p_corrected": p,
         "test": fitting_test(first, second),
-        "before_interval": score_interval(first),
-        "after_interval": score_interval(second),
+        "before_interval": score_interval(first, highest=highest),
+        "after_interval": score_interval(second, highest=highest),
         "wins": int(np.sum(second > first)),
         "losses": int(np.sum(second < first)),
     }
 
 
-def _groups(rows: Rows) -> dict[str, tuple[GroupEffect, ...]]:
+def _groups(rows: Rows, highest: float) -> dict[str, tuple[GroupEffect, ...]]:
     """Compare the documents of every value of every grouping; `kind` is left out where a grouping says the same."""
     groupings: dict[str, dict[str, list[int]]] = {}
     for index, (row, _) in enumerate(rows):
@@ -145,7 +152,7 @@ def _groups(rows: Rows) -> dict[str, tuple[GroupEffect, ...]]:
         groupings = {"kind": kinds} | groupings
     effects = {
         name: [
-            GroupEffect(value=value, **_measure(*_scores([rows[index] for index in members[value]])))
+            GroupEffect(value=value, **_measure(*_scores([rows[index] for index in members[value]]), highest))
             for value in sorted(members)
         ]
         for name, members in groupings.items()
@@ -161,7 +168,7 @@ def _metrics(before: Result, after: Result, rows: Rows) -> tuple[MetricEffect, .
         if aggregate == MEAN:
             having = [pair for pair in rows if all(name in row.scores for row in pair)]
             first, second = (np.array([pair[side].scores[name] for pair in having]) for side in (0, 1))
-            measured = _measure(first, second) if having else None
+            measured = _measure(first, second, _highest(name, before, after)) if having else None
         else:
             having = [pair for pair in rows if all(name in row.parts for row in pair)]
             measured = _measure_corpus(aggregate, name, having, before) if having else None

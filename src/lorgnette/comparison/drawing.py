@@ -21,11 +21,11 @@ import matplotlib
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from lorgnette.pages import printable
+from lorgnette.pages import COLOURS, printable
 from lorgnette.run import write_bytes
 
-# Blue and orange of Okabe & Ito's palette: told apart by colour-blind readers, and by lightness in grey print.
-INK, GREY, GRID, BEFORE, AFTER, WARM = "#1d2430", "#5b6472", "#dfe3e8", "#9cc9e3", "#0072b2", "#c2530a"
+INK, GREY, GRID, BEFORE, AFTER = (COLOURS[name] for name in ("ink", "quiet", "line", "before", "after"))
+WARM = "#c2530a"  # lighter than the page's, which has to be read as text
 # On the page a colour is a variable, so that a drawing follows it into the dark.
 ON_PAGE = {INK: "ink", GREY: "quiet", GRID: "line", BEFORE: "before", AFTER: "after", WARM: "warm"}
 # Narrow on purpose: scaled down to a phone, 9 pt letters are still readable.

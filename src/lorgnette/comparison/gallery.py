@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorgnette.comparison.reading import Prediction, Result
+from lorgnette.comparison.reading import Result
+from lorgnette.evaluation.schema import Answer
 from lorgnette.images.thumbnails import Thumbnail, thumbnail
 
 THUMBNAIL_PIXELS = 240
@@ -18,8 +19,8 @@ MOST_PIXELS = 64_000_000
 class Card:
     """One document of the gallery."""
 
-    before: Prediction
-    after: Prediction
+    before: Answer
+    after: Answer
     picture: Thumbnail
 
 
@@ -45,7 +46,7 @@ def gallery(before: Result, after: Result, size: int) -> tuple[Group, ...]:
     binary = all(row.score in (0.0, 1.0) for pair in pairs for row in pair)
     better, worse = ("Became right", "Became wrong") if binary else ("Improved", "Got worse")
     low, high = ("Wrong both times", "Right both times") if binary else ("Equally low", "Equally high")
-    groups: dict[str, list[tuple[Prediction, Prediction]]] = {name: [] for name in (better, worse, low, high)}
+    groups: dict[str, list[tuple[Answer, Answer]]] = {name: [] for name in (better, worse, low, high)}
     for first, second in pairs:
         if first.score != second.score:
             name = better if second.score > first.score else worse

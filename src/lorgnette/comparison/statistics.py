@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from lorgnette.errors import DataError
+from lorgnette.evaluation.intervals import wilson_interval
 
 Scores = npt.NDArray[np.float64]  # (N,), one score a sample
 
@@ -64,19 +65,22 @@ def paired_bootstrap(
     return Interval(float(low), float(high))
 
 
-def score_interval(scores: npt.ArrayLike, *, draws: int = 10_000, seed: int = 0) -> Interval:
+def score_interval(scores: npt.ArrayLike, *, highest: float = 1.0, draws: int = 10_000, seed: int = 0) -> Interval:
     """Estimate the 95 % confidence interval of one model's mean score.
 
-    Wilson's interval for 0/1 scores, which has a width also where all are right (scipy's; Wilson 1927, doi
-    10.1080/01621459.1927.10502953); for others the percentile bootstrap.
+    Wilson's for 0/1 scores and for equal ones, which has a width also where all are right (see `wilson_interval`); for
+    others the percentile bootstrap.
+
+    Args:
+        highest: the most that a sample can get.
 
     Raises:
         DataError: no scores, or one that is not finite.
     """
     values = _differences(np.zeros_like(np.asarray(scores, dtype=np.float64)), scores)
-    if _is_binary(values):
-        wilson = binomtest(int(values.sum()), values.size).proportion_ci(0.95, method="wilson")
-        return Interval(float(wilson.low), float(wilson.high))
+    wilson = wilson_interval(values, highest)
+    if wilson is not None:
+        return Interval(*wilson)
     return paired_bootstrap(np.zeros_like(values), values, draws=draws, seed=seed)
 
 

@@ -12,11 +12,12 @@ from lorgnette.pages import printable
 
 MINUS = "\N{MINUS SIGN}"
 METHODS = (
-    "Intervals are 95 %: of a score Wilson's, or a bootstrap where scores are not 0 or 1; of a difference the paired "
-    "bootstrap. p-values are two-sided: McNemar's exact test where every score is 0 or 1, random sign flips otherwise, "
-    "random swaps of rows for metrics of the whole corpus. They are corrected by Holm's method: over all tasks and "
-    "candidates together, within each grouping, and over the further metrics of a task. Better and worse are said only "
-    f"where the corrected p-value is below {ALPHA} and the interval leaves out zero."
+    "Intervals are 95 %: of a score Wilson's where every score is at an end of its scale or all are equal, a bootstrap "
+    "otherwise; of a difference the paired bootstrap. p-values are two-sided: McNemar's exact test where every score "
+    "is 0 or 1, random sign flips otherwise, random swaps of rows for metrics of the whole corpus. They are corrected "
+    "by Holm's method: over all tasks and candidates together, within each grouping, and over the further metrics of a "
+    "task. Better and worse are said only where the corrected p-value is below "
+    f"{ALPHA} and the interval leaves out zero."
 )
 
 

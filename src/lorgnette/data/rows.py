@@ -51,6 +51,10 @@ class Block:
         """Move the mask to a device."""
         return replace(self, mask=None if self.mask is None else self.mask.to(device))
 
+    def behind(self, cached: int) -> Block:
+        """Return the same among keys of which so many were there before."""
+        return replace(self, keys=tuple(slice(part.start + cached, part.stop + cached) for part in self.keys))
+
 
 @dataclass(frozen=True, slots=True)
 class Stack:
@@ -74,6 +78,10 @@ class Stack:
         """Move all tensors to a device."""
         return Stack(*(tensor.to(device) for tensor in (self.queries, self.keys, self.mask, self.kept)))
 
+    def behind(self, cached: int) -> Stack:
+        """Return the same among keys of which so many were there before."""
+        return replace(self, keys=self.keys + cached)
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -84,6 +92,10 @@ class Layout:
 
     blocks: tuple[Block | Stack, ...]
     longest: int
+
+    def behind(self, cached: int) -> Layout:
+        """Return the same among keys of which so many were there before."""
+        return Layout(tuple(block.behind(cached) for block in self.blocks), self.longest)
 
     def to(self, device: torch.device | str) -> Layout:
         """Move all blocks to a device."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,8 @@ Purpose = Literal["train", "validation", "test"]
 
 TRIED_ROWS = 20
 """Rows by which a format is recognised."""
+LONGEST_REASON = 300
+"""Characters of what a reader says that still fit a line or two."""
 
 
 @dataclass(frozen=True)
@@ -68,23 +71,46 @@ def detect_format(spec: SourceSpec) -> str:
     """Return the format under which the most of a source's first rows can be read, the first of equals.
 
     Raises:
-        DataError: if no reader makes sense of it; what the first reader said where it cannot be read at all.
+        DataError: if no reader makes sense of it; what each of them said, or most of them where it is the same.
     """
-    best, most, first_error = "", 0, None
+    best, most = "", 0
+    reasons: dict[str, str] = {}
     for format in READERS:
         try:
             found = list(
                 islice(read_samples(spec.path, format, spec.split, spec.images, None, spec.options), TRIED_ROWS)
             )
         except (DataError, MissingExtra) as error:
-            first_error = first_error or error
+            reasons[format] = str(error)
             continue
         good = sum(isinstance(row, Sample | LeftOut) for row in found)
         if good > most:
             best, most = format, good
         if good == len(found) > 0:
             break
+        reasons[format] = next(
+            (str(row) for row in found if isinstance(row, DataError)), f"{spec.path}: there are no rows."
+        )
     if not best:
-        known = f"No format reads its first rows. Allowed: --format {' | '.join(READERS)}."
-        raise DataError(f"{first_error} {known}" if first_error else f"{spec.path}: {known}")
+        raise DataError(_unreadable(spec.path, reasons))
     return best
+
+
+def _unreadable(path: str, reasons: Mapping[str, str]) -> str:
+    """Put together why no format reads a source, by what each reader says of its first bad row or of all of it."""
+    known = f"No format reads its first rows. Allowed: --format {' | '.join(READERS)}."
+    saying: dict[str, list[str]] = {}
+    for format, reason in reasons.items():
+        what = " ".join(re.sub(rf"^{re.escape(path)}[:,] ", "", reason).split())
+        same = next((other for other in saying if _core(other) == _core(what)), what)
+        saying.setdefault(same, []).append(format)
+    usual = max(saying, key=lambda what: len(saying[what]))
+    if len(saying[usual]) > len(reasons) / 2:  # it is the file, not how its rows are written
+        return f"{reasons[saying[usual][0]]} {known}"
+    lines = [f"  {', '.join(formats)}: {what:.{LONGEST_REASON}}" for what, formats in saying.items()]
+    return "\n".join([f"{path}: {known} What each of them says:", *lines])
+
+
+def _core(reason: str) -> str:
+    """Return what is wrong without what is allowed and what to do, which each reader words in its own way."""
+    return re.split(r" (?:Allowed|Next): ", reason)[0]

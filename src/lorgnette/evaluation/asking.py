@@ -15,7 +15,7 @@ from lorgnette.data.rendered import Rendered
 from lorgnette.data.sample import IMAGE_TAG, Turn
 from lorgnette.errors import DataError, nearest
 from lorgnette.evaluation.tasks.task import Document, is_unicode
-from lorgnette.inference.answers import answer_batch
+from lorgnette.inference.answers import answer_batch, text_of
 from lorgnette.inference.choices import choose, option_tokens
 from lorgnette.models.learner import Learner
 from lorgnette.models.llava import Llava
@@ -39,6 +39,9 @@ class Asker:
     Args:
         prompt: the text around a question, with fields.
         max_new_tokens: most tokens of an answer; None scores the letters of the document's choices instead.
+
+    Raises:
+        DataError: if letters are to be scored by a model that cannot.
     """
 
     def __init__(self, learner: Learner, prompt: str, max_new_tokens: int | None) -> None:
@@ -46,14 +49,22 @@ class Asker:
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens
         self.renderer = learner.renderer()
+        if max_new_tokens is None and not isinstance(learner, Llava):
+            raise DataError(
+                f"{learner.source}: likelihoods of letters are asked of models with images only. Next: --option "
+                "protocol=generate"
+            )
 
     def question(self, document: Document) -> Question:
         """Render a document; its images go before the text.
 
         Raises:
-            DataError: if the prompt names what the document does not have, or the template refuses it.
+            DataError: if the prompt names what the document does not have, the template refuses it, or letters are to
+                be scored where there are none.
         """
         text = fill(self.prompt, document)
+        if self.max_new_tokens is None and not document.choices:
+            raise DataError(f"document {document.id}: has no choices whose likelihood could be compared.")
         turn = Turn("user", f"{IMAGE_TAG}\n" * len(document.images) + text)
         return Question(document, text, turn, self.renderer.render_prompt(document.id, document.images, (turn,)))
 
@@ -61,31 +72,26 @@ class Asker:
         """Answer a batch: `answer`, `raw` and `stopped_by` of each question, in the order given.
 
         Raises:
-            DataError: if an image cannot be read, or letters are to be scored where there are none.
+            DataError: if an image cannot be read.
         """
         return self._generated(questions) if self.max_new_tokens is not None else self._chosen(questions)
 
     def _generated(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
         assert self.max_new_tokens is not None
         prompts = [question.prompt for question in questions]
-        decode = self.learner.tokenizer.decode
         return [
             {
-                "answer": decode(made.ids, skip_special_tokens=True).strip(),
-                "raw": decode(made.ids, skip_special_tokens=False),
+                "answer": text_of(self.learner, made.ids),
+                "raw": self.learner.tokenizer.decode(made.ids, skip_special_tokens=False),
                 "stopped_by": made.stopped_by,
             }
             for made in answer_batch(self.learner, prompts, self.max_new_tokens)
         ]
 
     def _chosen(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
-        if not isinstance(self.learner, Llava):
-            raise DataError(
-                f"{self.learner.source}: likelihoods of letters are asked of models with images only. Next: --option "
-                "protocol=generate"
-            )
+        assert isinstance(self.learner, Llava)
         renderer = self.learner.renderer()
-        options = [option_tokens(renderer, (q.turn,), _letters(q.document)) for q in questions]
+        options = [option_tokens(renderer, (q.turn,), list(q.document.choices)) for q in questions]
         prompts = [question.prompt for question in questions]
         chosen = choose(self.learner, prompts, self.learner.collator().pixels, options)
         return [
@@ -128,9 +134,3 @@ def fill(prompt: str, document: Document) -> str:
     if not is_unicode(text):
         raise DataError(f"document {document.id}: the prompt holds half of a surrogate pair, which is no character.")
     return text
-
-
-def _letters(document: Document) -> list[str]:
-    if not document.choices:
-        raise DataError(f"document {document.id}: has no choices whose likelihood could be compared.")
-    return list(document.choices)

@@ -48,6 +48,7 @@ def evaluate(
     versions: Mapping[str, Any],
     console: Console,
     label: str,
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Answer every document of a task, score the answers, and return what `result.json` holds.
 
@@ -58,6 +59,7 @@ def evaluate(
         folder: for predictions.jsonl and result.json.
         model: what names the model in the result (path and fingerprint).
         label: what the progress bar says.
+        warnings: what else must be known before the scores are believed.
 
     Raises:
         DataError: if documents or images cannot be read, or the task cannot score them.
@@ -66,16 +68,16 @@ def evaluate(
     documents, unusable = read_documents(task, settings.split, settings.limit)
     score_answers(task, documents, [""] * len(documents))  # what scoring lacks shows before the hours of answering
     made_by = _made_by(learner, task, settings, documents, unusable, model)
-    with processes().main_process_first():
-        _require_same(folder, made_by)
     asker = Asker(learner, made_by["prompt"], made_by["decoding"].get("max_new_tokens"))
     questions = {document.id: asker.question(document) for document in documents}
+    with processes().main_process_first():
+        _require_same(folder, made_by)  # writes the first file, so after all that may be refused
     names = list(questions)
     prompts = [question.prompt for question in questions.values()]
     asked = [[names[index] for index in batch] for batch in batches(prompts, settings.batch_size)]
     done = gather(folder, asked)
     left = share([batch for batch in asked if batch[0] not in done])
-    learner.model.to(processes().device)
+    learner.module.to(processes().device)  # a soft prompt stands beside the model
     with progress_bar(console) as progress:
         bar = progress.add_task(label, total=len(done) + sum(map(len, left)), completed=len(done))
         for batch in left:
@@ -90,7 +92,7 @@ def evaluate(
         if is_main():
             rows = read_json_lines(folder / PREDICTIONS)
             answered = [questions[row["id"]].document for row in rows]  # in the order of the file, that of the images
-            write_result(folder, task, answered, rows, made_by | {"versions": dict(versions)})
+            write_result(folder, task, answered, rows, made_by | {"versions": dict(versions), "warnings": warnings})
         result: dict[str, Any] = read_json(folder / RESULT)
         return result
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
+from lorgnette.evaluation.intervals import wilson_interval
 from lorgnette.evaluation.metrics.aggregate import AGGREGATES
 from lorgnette.evaluation.schema import PREDICTIONS, RESULT, check_result
 from lorgnette.evaluation.scoring import score_answers
@@ -35,7 +35,7 @@ def write_result(
 
     Args:
         asked: for every document `prompt`, `answer`, `raw`, `seconds` and `stopped_by`.
-        about: what made the answers, as the schema names it; `counts` are added to the task's own.
+        about: what made the answers, as the schema names it; `counts` and `warnings` are added to the task's own.
 
     Raises:
         DataError: if the task cannot score an answer.
@@ -47,6 +47,7 @@ def write_result(
     ]
     result = {"task": task.name} | summarise(task.metric, predictions, scored) | dict(about)
     result["counts"] = dict(scored.counts) | dict(about.get("counts", {}))
+    result["warnings"] = [*scored.warnings, *about.get("warnings", ())]
     check_result(result, predictions)
     write_json_lines(folder / PREDICTIONS, predictions)
     write_json(folder / RESULT, result)
@@ -80,7 +81,7 @@ def prediction(document: Document, asked: Mapping[str, Any], score: Score, metri
         "reference": reference if isinstance(reference, str) else list(reference),
         "answer": asked["answer"],
         "raw": asked["raw"],
-        "read": bool(asked["answer"].strip()) if score.read is None else score.read,
+        "read": bool(asked["answer"].strip()) if score.read is None else bool(score.read),
         "score": float(score.scores[metric]),
         "scores": {name: float(value) for name, value in score.scores.items()},
     }
@@ -92,10 +93,11 @@ def prediction(document: Document, asked: Mapping[str, Any], score: Score, metri
 def summarise(metric: str, predictions: Sequence[Mapping[str, Any]], scored: Scored) -> dict[str, Any]:
     """Average the scores over all documents, per kind and per group, and compute the metrics of the whole corpus.
 
-    The interval of a mean is Wilson's for scores that are 0 or 1 (Wilson 1927, doi 10.1080/01621459.1927.10502953); all
-    others, and those of corpus metrics, are percentile bootstraps over rows, which stay within the scale. All at 95 %.
+    The interval of a mean is Wilson's where every score is at an end of its scale or all are equal (`wilson_interval`);
+    all others, and those of corpus metrics, are percentile bootstraps over rows, which stay within the scale. All at
+    95 %.
     """
-    scores = _scores(predictions, scored.notes)
+    scores = _scores(predictions, scored)
     groupings = dict.fromkeys(name for row in predictions for name in row["groups"])
     cut = sum(row["stopped_by"] == "length" for row in predictions)
     unread = sum(not row["read"] for row in predictions)
@@ -115,26 +117,27 @@ def summarise(metric: str, predictions: Sequence[Mapping[str, Any]], scored: Sco
     }
 
 
-def _scores(predictions: Sequence[Mapping[str, Any]], notes: Mapping[str, str]) -> dict[str, Any]:
+def _scores(predictions: Sequence[Mapping[str, Any]], scored: Scored) -> dict[str, Any]:
     found: dict[str, Any] = {}
     corpus = dict.fromkeys(name for row in predictions for name in row.get("parts", {}))
     for name in dict.fromkeys([*(name for row in predictions for name in row["scores"]), *corpus]):
         if name in corpus:
             found[name] = _of_corpus(name, [row["parts"][name] for row in predictions if name in row.get("parts", {})])
         else:
-            found[name] = _of_mean(np.array([row["scores"][name] for row in predictions if name in row["scores"]]))
-        if name in notes:
-            found[name]["note"] = notes[name]
+            rows = [row["scores"][name] for row in predictions if name in row["scores"]]
+            found[name] = _of_mean(np.array(rows), scored.highest.get(name))
+        if name in scored.notes:
+            found[name]["note"] = scored.notes[name]
     return found
 
 
-def _of_mean(scores: np.ndarray) -> dict[str, Any]:
+def _of_mean(scores: np.ndarray, highest: float | None) -> dict[str, Any]:
     mean, deviation = float(scores.mean()), float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
     stderr = deviation / len(scores) ** 0.5
-    interval = (
-        _wilson(len(scores), mean) if np.isin(scores, (0.0, 1.0)).all() else _bootstrapped(_drawn(scores, np.mean))
-    )
-    return {"score": mean, "stderr": stderr, "interval": interval, "n": len(scores), "aggregate": "mean"}
+    found = wilson_interval(scores, 1.0 if highest is None else highest)
+    interval = _bootstrapped(_drawn(scores, np.mean)) if found is None else list(found)
+    made = {"score": mean, "stderr": stderr, "interval": interval, "n": len(scores), "aggregate": "mean"}
+    return made if highest is None else made | {"highest": highest}
 
 
 def _of_corpus(name: str, rows: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -168,10 +171,3 @@ def _groups(predictions: Sequence[Mapping[str, Any]], names: Sequence[str | None
         if name is not None:
             members.setdefault(name, []).append(row["score"])
     return {name: {"n": len(members[name]), "score": float(np.mean(members[name]))} for name in sorted(members)}
-
-
-def _wilson(n: int, mean: float) -> list[float]:
-    z = float(norm.ppf(0.975))
-    centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (mean * (1 - mean) / n + z * z / (4 * n * n)) ** 0.5
-    return [max(0.0, centre - half), min(1.0, centre + half)]

@@ -30,6 +30,9 @@ def score_answers(task: Task, documents: Sequence[Document], answers: Sequence[s
         raise DataError(f"task {task.name}: score_all() raised {error!r}.") from error
     if not isinstance(scored, Scored) or len(scored.rows) != len(documents):
         raise DataError(f"task {task.name}: score_all() gave {scored!r:.80}. Allowed: a Scored with a row an answer.")
+    for name, most in scored.highest.items():
+        if isinstance(most, bool) or not isinstance(most, int | float) or not 0 < most < math.inf:
+            raise DataError(f"task {task.name}: score_all() gave {most!r:.80} as highest {name}. Allowed: above 0.")
     for document, row in zip(documents, scored.rows, strict=True):
         _check(row, task.metric, math.inf, f"task {task.name}, document {document.id}: score_all()")
     return scored
@@ -56,6 +59,8 @@ def _check(row: Any, metric: str, most: float, where: str) -> None:
         if not isinstance(value, int | float | np.floating) or not 0 <= value <= most or math.isinf(value):
             allowed = "0.0 to 1.0" if most == 1 else "a number from 0"
             raise DataError(f"{where} gave {value!r}. Allowed: {allowed}.")
+    if row.read not in (None, True, False):
+        raise DataError(f"{where} gave read {row.read!r:.80}. Allowed: true, false, or none where it is not known.")
     unknown = [name for name in row.parts if name not in AGGREGATES]
     if unknown or metric in row.parts:
         name = unknown[0] if unknown else metric

@@ -2,7 +2,8 @@
 
 A new token attends to its group's prefix, its own question and its own answer. Groups of about one size stand in one
 stack, so that a step costs a few calls of attention however many images there are. A question that has its answer is
-asked no more; when many of a stack are gone, it is stacked anew without them.
+asked no more; when many of a stack are gone, it is stacked anew without them. Further questions may join between two
+steps.
 
 G groups of a stack, Q questions of its largest, K cached keys of its longest.
 """
@@ -35,27 +36,61 @@ class _Open:
 
 
 class Growth:
-    """The questions of a row that are still asked, and what each may see.
+    """The questions that are still asked, and what each may see.
 
     Attributes:
-        questions: (N) the questions still asked, by their index in the micro-batch, in the order of their tokens.
+        questions: (N) the questions still asked, in the order of their tokens, by the numbers that they got when they
+            joined.
     """
 
-    def __init__(self, row: Row) -> None:
-        device = row.input_ids.device
+    def __init__(self, device: torch.device | str) -> None:
+        nothing = torch.empty(0, dtype=torch.long, device=device)
+        self._owner, self._group, self._group_of, self.questions = nothing, nothing, nothing, nothing
+        self._stacks: list[_Open] = []
+
+    def join(self, row: Row) -> Layout:
+        """Append a row of questions to those that are asked already, and lay out its tokens among all keys.
+
+        Args:
+            row: on the device of the others; its keys come after those that are cached.
+        """
+        device, cached, asked = self.questions.device, len(self._owner), len(self._group_of)
+        groups = 1 + int(self._group.max()) if cached else 0
         owner = torch.full((row.input_ids.shape[1],), PREFIX)
         group = torch.empty_like(owner)
         group_of = torch.empty(len(row.ids), dtype=torch.long)
-        for number, placed in enumerate(row.groups):
+        for number, placed in enumerate(row.groups, start=groups):
             group[placed.start : placed.stop] = number
             for question, start, stop in placed.branches:
-                owner[start:stop] = question
+                owner[start:stop] = asked + question
                 group_of[question] = number
-        self._owner, self._group, self._group_of = owner.to(device), group.to(device), group_of.to(device)
-        stacks = _alike([(len(placed.branches), placed.stop - placed.start) for placed in row.groups])
-        members = [[question for n in stack for question, _, _ in row.groups[n].branches] for stack in stacks]
-        self._stacks = [self._stack(torch.tensor(questions, device=device)) for questions in members]
-        self.questions = torch.tensor([q for questions in members for q in questions], device=device)
+        self._owner = torch.cat([self._owner, owner.to(device)])
+        self._group = torch.cat([self._group, group.to(device)])
+        self._group_of = torch.cat([self._group_of, group_of.to(device)])
+        joined = torch.arange(asked, asked + len(row.ids), device=device)
+        self._stack_all(torch.cat([self.questions, joined]))
+        return row.layout.behind(cached)
+
+    def forget(self) -> torch.Tensor:
+        """Forget keys that no question still asked can see, and number the questions anew, from 0 in their order.
+
+        Returns:
+            the places of the keys that stay, ascending.
+        """
+        seen = self._seen(self.questions)
+        number = torch.full_like(self._group_of, PREFIX)
+        number[self.questions] = torch.arange(len(self.questions), device=number.device)
+        owner = self._owner[seen]
+        self._owner = torch.where(owner == PREFIX, PREFIX, number[owner])
+        self._group = self._group[seen].unique(return_inverse=True)[1]  # type: ignore[no-untyped-call]
+        self._group_of = self._group_of[self.questions].unique(return_inverse=True)[1]  # type: ignore[no-untyped-call]
+        self._stack_all(torch.arange(len(self.questions), device=number.device))
+        return seen
+
+    @property
+    def unseen(self) -> float:
+        """Return the share of cached keys that no question still asked can see."""
+        return 1 - len(self._seen(self.questions)) / max(1, len(self._owner))
 
     def keep(self, places: torch.Tensor) -> None:
         """Ask only the questions at these places of `questions` from now on."""
@@ -101,16 +136,32 @@ class Growth:
         self._stacks = grown
         return Layout(tuple(blocks), longest)
 
+    def _seen(self, questions: torch.Tensor) -> torch.Tensor:
+        """Find the places of the keys that any of these questions sees, ascending."""
+        asked = torch.zeros(len(self._group_of), dtype=torch.bool, device=questions.device)
+        asked[questions] = True
+        living = torch.zeros(int(self._group.max()) + 1, dtype=torch.bool, device=questions.device)
+        living[self._group_of[questions]] = True
+        own = (self._owner != PREFIX) & asked[self._owner.clamp(min=0)]
+        return (((self._owner == PREFIX) & living[self._group]) | own).nonzero().flatten()
+
+    def _stack_all(self, questions: torch.Tensor) -> None:
+        """Stack all that are asked, groups of about one size together."""
+        numbers, group = self._group_of[questions].unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        keys = self._group[self._seen(questions)].bincount(minlength=int(numbers[-1]) + 1)[numbers]
+        sizes = list(zip(group.bincount().tolist(), keys.tolist(), strict=True))
+        members = [torch.cat([questions[group == number] for number in stack]) for stack in _alike(sizes)]
+        self._stacks = [self._stack(together) for together in members]
+        self.questions = torch.cat(members)
+
     def _stack(self, questions: torch.Tensor) -> _Open:
         """Stack questions, those of a group next to each other, with the keys that any of them may see."""
         device = questions.device
         numbers, rank = self._group_of[questions].unique_consecutive(return_inverse=True)  # type: ignore[no-untyped-call]
         rank_of_group = torch.full((int(self._group.max()) + 1,), -1, device=device)
         rank_of_group[numbers] = torch.arange(len(numbers), device=device)
-        asked = torch.zeros(len(self._group_of), dtype=torch.bool, device=device)
-        asked[questions] = True
         key_rank = rank_of_group[self._group]
-        seen = ((key_rank >= 0) & ((self._owner == PREFIX) | asked[self._owner])).nonzero().flatten()
+        seen = self._seen(questions)
         seen = seen[key_rank[seen].argsort(stable=True)]
         keys, key_places = _table(key_rank[seen], seen)
         stacked, places = _table(rank, questions)

@@ -27,6 +27,7 @@ from lorgnette.errors import LorgnetteError, ModelError, is_out_of_memory
 from lorgnette.models.gemma import pin_activation
 from lorgnette.models.llava import Llava
 from lorgnette.models.loading import bind, explained, image_tokens_of, load_config, require_clean_load
+from lorgnette.models.picture_shape import padded, set_side
 
 STARTER = "starter:"
 STARTER_MODELS = ("vision-tower", "language-model")
@@ -39,6 +40,7 @@ def assemble(
     vision_feature_layer: int | Sequence[int] = -2,
     vision_feature_select_strategy: str | None = None,
     image_size: int | None = None,
+    do_pad: bool = False,
     template: str | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
@@ -53,6 +55,7 @@ def assemble(
         vision_feature_select_strategy: "default" drops the class token, "full" keeps every token; None drops a class
             token where the tower has one.
         image_size: side in pixels that images are brought to; None for the tower's own.
+        do_pad: images become squares by padding, whatever the tower's own processor does.
         template: named chat template; None for the tokenizer's own.
         seed: of the projector's and the image token's initial values.
         meta: only the shapes, on the meta device; no weights are read.
@@ -62,6 +65,8 @@ def assemble(
     """
     tower, image_processor = load_tower(located(vision_tower), image_size, dtype, meta=meta)
     language, tokenizer = _load_language_model(located(language_model), template, dtype, meta)
+    if do_pad:
+        image_processor = padded(image_processor)
     image_token_id = add_image_token(tokenizer)
     both = f"{vision_tower} + {language_model}"
     with _together(both):
@@ -146,17 +151,8 @@ def load_tower(source: str, image_size: int | None, dtype: torch.dtype | str, *,
     if report is not None:
         require_clean_load(source, report, other_side if two_sided else ())
     if image_size is not None:
-        _set_image_size(image_processor, image_size)
+        set_side(image_processor, image_size)
     return tower, image_processor
-
-
-def _set_image_size(image_processor: Any, side: int) -> None:
-    """Let an image processor give squares of this side in pixels."""
-    if "shortest_edge" in dict(image_processor.size):
-        image_processor.size = {"shortest_edge": side}
-        image_processor.crop_size = {"height": side, "width": side}
-    else:
-        image_processor.size = {"height": side, "width": side}
 
 
 def _load_language_model(source: str, template: str | None, dtype: torch.dtype, meta: bool) -> tuple[Any, Any]:

@@ -62,8 +62,10 @@ def row_attention(
     if dtype.itemsize < 4 and query.device.type == "cpu" and query.requires_grad:
         # the backward pass of torch's CPU kernel is three times as slow in half precision as in single, and less exact
         query, key, value = query.float(), key.float(), value.float()
-    edges = _edges(row_layout, key.shape[2])
-    parts = tuple(_Pieces(tensor, edges) for tensor in (query, key, value)) if edges else ()
+    blocks = [block for block in row_layout.blocks if isinstance(block, Block)]
+    asking = _edges([block.queries for block in blocks], query.shape[2])
+    asked = _edges([part for block in blocks for part in block.keys], key.shape[2])
+    parts = (_Pieces(query, asking), _Pieces(key, asked), _Pieces(value, asked)) if blocks else ()
     with torch.autocast(query.device.type, enabled=False):  # it would go back to half precision
         outputs = [
             _attend(block, parts, scaling, dropout)
@@ -74,11 +76,9 @@ def row_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2).to(dtype), None
 
 
-def _edges(layout: Layout, tokens: int) -> list[int]:
-    """List the places where a block or its keys begin or end, and those of the row; none without blocks."""
-    blocks = [block for block in layout.blocks if isinstance(block, Block)]
-    slices = [part for block in blocks for part in (block.queries, *block.keys)]
-    return sorted({0, tokens}.union(*((part.start, part.stop) for part in slices))) if slices else []
+def _edges(slices: list[slice], tokens: int) -> list[int]:
+    """List the places where a slice begins or ends, and those of the whole."""
+    return sorted({0, tokens}.union(*((part.start, part.stop) for part in slices)))
 
 
 class _Pieces:

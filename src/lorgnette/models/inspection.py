@@ -47,7 +47,7 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
         height, width = learner.image_size
         facts += [
             ("architecture", f"LLaVA: {config.vision_config.model_type} + {config.text_config.model_type}"),
-            ("images", f"{height} x {width} pixels, {learner.image_tokens} tokens an image"),
+            ("images", f"{height} x {width} pixels, {learner.picture_shape}; {learner.image_tokens} tokens an image"),
             ("projected", f"layer {config.vision_feature_layer}, {config.vision_feature_select_strategy}"),
             ("chat template", _first_line(learner.template_text() or "")),
         ]

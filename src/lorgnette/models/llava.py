@@ -16,6 +16,7 @@ from lorgnette.data.rendering import Renderer, TooLong
 from lorgnette.data.rows import Row
 from lorgnette.data.templates import ChatTemplate, chat_template
 from lorgnette.models.forward import PixelScale, prepare_for_rows, row_logits
+from lorgnette.models.picture_shape import Shape, shape_of
 from lorgnette.models.soft_prompt import SoftPrompt, Whole
 from lorgnette.models.trainable import PARTS, tower_parameters_that_learn
 
@@ -60,6 +61,11 @@ class Llava:
         """Return (height, width) of the images that the processor gives."""
         height, width = blank_image(self.processor.image_processor).shape[-2:]
         return height, width
+
+    @property
+    def picture_shape(self) -> Shape:
+        """Tell what becomes of pictures that are no squares."""
+        return shape_of(self.processor.image_processor)
 
     @property
     def tokenizer(self) -> Any:

@@ -34,6 +34,9 @@ class Build(Section):
     """`default` leaves out the class token, `full` keeps all tokens; null: `default` if the tower has one."""
     image_size: Count | None = None
     """The side in pixels of the square that the image processor gives; null: the tower's own."""
+    do_pad: bool = False
+    """Images become squares by adding the mean colour at two sides, as in LLaVA and XTuner; false: by the way of the
+    tower's own processor, which for CLIP and DINOv2 cuts off what is outside the middle square."""
 
 
 class Quantization(Section):

@@ -17,8 +17,10 @@ from lorgnette.data.findings import Action, Judged
 from lorgnette.errors import InputError, ModelError, RunError
 from lorgnette.models.adapters import add_lora, load_trained
 from lorgnette.models.learner import Learner
+from lorgnette.models.llava import Llava
 from lorgnette.models.loading import fingerprint
 from lorgnette.models.lora_targets import lora_targets
+from lorgnette.models.picture_shape import Shape
 from lorgnette.models.soft_prompt import new_prompt
 from lorgnette.models.trainable import (
     SOFT_PROMPT,
@@ -78,7 +80,7 @@ def run_stage(
     steps = steps_of(args, len(train))
     modes, rates = modes_of(stage, prepared), rates_of(stage, args.learning_rate)
     parts = parts_table(prepared.module, modes, rates)
-    show(stage.name, parts, judged, steps, console)
+    show(stage.name, prepared, parts, judged, steps, console)
     about = {
         "stage": stage.name,
         "made_from": made_from,
@@ -241,7 +243,14 @@ def modes_of(stage: Stage, learner: Learner) -> dict[str, Mode]:
     return modes
 
 
-def show(name: str, parts: Sequence[Part], judged: Judged, steps: int, console: Console) -> None:
+SQUARED: dict[Shape, str] = {
+    "cropped": "cropped: what is outside the middle is not seen",
+    "padded": "padded with the mean colour",
+    "stretched": "stretched",
+}
+
+
+def show(name: str, learner: Learner, parts: Sequence[Part], judged: Judged, steps: int, console: Console) -> None:
     """Print what trains and on what, before step 1."""
     table = Table(title=f"stage {name}", title_justify="left")
     for column in ("part", "mode", "parameters", "trainable", "learning rate"):
@@ -254,6 +263,11 @@ def show(name: str, parts: Sequence[Part], judged: Judged, steps: int, console: 
         f"{judged.kept:,} of {judged.read:,} samples, {steps:,} steps; "
         f"{judged.supervised / judged.tokens:.1%} of the tokens are supervised"
     )
+    if isinstance(learner, Llava):
+        height, width = learner.image_size
+        console.print(
+            f"pictures that are no squares are {SQUARED[learner.picture_shape]}, to {height} x {width} pixels"
+        )
     if judged.shortened:
         console.print(f"shortened: {judged.shortened:,} samples by {judged.shortened_tokens:,} text tokens")
     titles: dict[Action, str] = {"mend": "mended", "leave out": "left out", "drop": "dropped"}

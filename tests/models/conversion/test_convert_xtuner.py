@@ -116,6 +116,7 @@ def test_checkpoints_with_lora_on_both_become_one_peft_folder(
     torch.save(checkpoint(saved, training_log), tmp_path / "whatever")
     done = convert(str(tmp_path / "whatever"), "hf", tmp_path / "peft", Options(base=str(base)))
     assert "XTuner" in done.said[0]
+    assert any("pads pictures" in sentence and "--do-pad" in sentence for sentence in done.said)
     plain = LlavaForConditionalGeneration.from_pretrained(base)
     adapted = PeftModel.from_pretrained(plain, tmp_path / "peft").eval()
     ids, pixels = ids_of(AutoTokenizer.from_pretrained(base)), pixels_of()
@@ -130,7 +131,9 @@ def test_checkpoints_with_lora_on_both_become_one_peft_folder(
             assert torch.equal(found[plain_name], value), name
     for name in ("llm_adapter", "visual_encoder_adapter", "projector"):  # their names say nothing
         (tmp_path / "export" / name).rename(tmp_path / "export" / name[::-1])
-    convert(str(tmp_path / "export"), "hf", tmp_path / "again", Options(base=str(base)))
+    (base / "preprocessor_config.json").write_text('{"do_pad": true}')
+    done = convert(str(tmp_path / "export"), "hf", tmp_path / "again", Options(base=str(base)))
+    assert not any("pads pictures" in sentence for sentence in done.said)
     one, two = (load_file(tmp_path / f / "adapter_model.safetensors") for f in ("peft", "again"))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], value) for name, value in two.items())

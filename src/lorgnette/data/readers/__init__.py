@@ -7,9 +7,9 @@ raises one where the whole source cannot be read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import import_module
 from typing import Any
 
+from lorgnette.by_name import find_by_name
 from lorgnette.data.readers.captions import captions_variants, read_captions
 from lorgnette.data.readers.easy_vqa import read_easy_vqa, read_easy_vqa_captions
 from lorgnette.data.readers.gqa import read_gqa
@@ -20,7 +20,7 @@ from lorgnette.data.readers.remote_sensing import read_rs_instructions, rs_instr
 from lorgnette.data.readers.source import Reader, SourceSpec, without_options
 from lorgnette.data.readers.vqa import read_vqa, vqa_variants
 from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError, LeftOut, LorgnetteError, nearest
+from lorgnette.errors import DataError, LeftOut, LorgnetteError
 
 # those that ask for more of a row stand first: a row of MMBench is also a question with an image and an answer
 READERS: Mapping[str, Reader] = {
@@ -68,21 +68,9 @@ def find_reader(format: str, path: str) -> Reader:
     Raises:
         DataError: if there is none of that name, or it cannot be imported.
     """
+    read = find_by_name("format", format, READERS, f"{path}: ")
     if format in READERS:
-        return READERS[format]
-    module, colon, name = format.partition(":")
-    if not colon:
-        raise DataError(
-            f"{path}: there is no format '{format}'. Allowed: {', '.join(READERS)}, or your own as package.module:Name."
-            f"{nearest(format, READERS)}"
-        )
-    try:
-        read = vars(import_module(module))[name]
-    except (Exception, SystemExit) as error:  # whatever the user's own module does when it is imported
-        raise DataError(
-            f"format '{format}': cannot be imported ({type(error).__name__}: {error}). Next: check that {module} is on "
-            f"the Python path and that {name} is in it."
-        ) from error
+        return read
     if not callable(read):
         raise DataError(f"format '{format}': is no function. Allowed: one that takes a SourceSpec; see docs/data.md.")
     return lambda spec: _checked(format, read, spec)

@@ -42,9 +42,11 @@ def easy_vqa_questions(path: str = PACKAGE, split: str | None = "train") -> list
         split: "train", "validation" (the last 400 images of the package's training part) or "test".
 
     Raises:
-        DataError: if the split is unknown, or a file is missing or broken.
+        DataError: if there is no such folder or split, or a file in it is missing or broken.
         MissingExtra: if the package is not installed.
     """
+    if Path(path).is_file():
+        raise DataError(f"{path}: is a file. Allowed: {PACKAGE}, or a folder laid out like it.")
     if split not in SPLITS:
         raise DataError(f"{path}: easy-VQA has no split '{split}'. Allowed: {', '.join(SPLITS)}.")
     folder = _root(path) / ("test" if split == "test" else "train")

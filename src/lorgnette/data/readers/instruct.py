@@ -77,7 +77,8 @@ def _sample(origin: Origin, row: Row, folder: ImageFolder | CocoFolder, options:
     more = _text(named, "input", where) if options.question == "instruction+input" else ""
     question = options.joiner.join(filter(None, [question, more]))
     if not question.strip():
-        raise RowError("no instruction", where, f"the row has no instruction. It has: {has}.")
+        next_step = "Next: name its column, options: {columns: {instruction: NAME, output: NAME}}."
+        raise RowError("no instruction", where, f"the row has no instruction. It has: {has}. {next_step}")
     answer = _target(named, options, where)
     if not answer.strip():
         kind = LeftOut if options.empty_target == "leave_out" else RowError

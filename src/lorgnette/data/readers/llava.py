@@ -144,9 +144,10 @@ def _turns_of(row: Mapping[str, Any], options: LlavaOptions, where: str) -> list
         reason = f"{names} differ. Next: choose one, options: {{conversations: {keys[0]}}}."
         raise RowError("two conversations", where, reason)
     if not found or not isinstance(found[0], list) or not found[0]:
-        near = " Next: format: instruct." if row.keys() >= INSTRUCT_KEYS else ""
+        is_instruct = row.keys() >= INSTRUCT_KEYS
+        step = "format: instruct" if is_instruct else "name the key of the turns, options: {conversations: KEY}"
         has = ", ".join(map(str, row))[:200] or "nothing"
-        raise RowError("no conversation", where, f"no `{keys[0]}` list. The row has: {has}.{near}")
+        raise RowError("no conversation", where, f"no `{keys[0]}` list. The row has: {has}. Next: {step}.")
     spoken: list[Any] = found[0]
     return spoken
 

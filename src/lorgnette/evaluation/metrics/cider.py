@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 ORDERS = 4
+HIGHEST = 10.0
+"""coco-caption multiplies the mean over orders, a cosine, by this."""
 SIGMA = 6.0
 """Width of the penalty on length; lengths are numbers of bigrams, as in coco-caption."""
 
@@ -46,7 +48,7 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]], *, pla
     for candidate, texts in zip(candidates, counted, strict=True):
         caption = _weighed(_ngrams(candidate), rarity, unseen)
         similar = [_similarity(caption, _weighed(text, rarity, unseen), plain) for text in texts]
-        scores.append(10.0 * sum(similar) / len(similar))
+        scores.append(HIGHEST * sum(similar) / len(similar))
     return scores
 
 

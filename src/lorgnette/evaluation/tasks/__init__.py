@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from importlib import import_module
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from lorgnette.by_name import find_by_name
 from lorgnette.errors import DataError, LeftOut, LorgnetteError, RowError, nearest
 from lorgnette.evaluation.tasks.captions import Captions
 from lorgnette.evaluation.tasks.easy_vqa import EasyVQA
@@ -36,7 +36,7 @@ def find_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
     Raises:
         DataError: if there is none of that name, it cannot be imported, or it does not take these options.
     """
-    made = _make(name, TASKS[name] if name in TASKS else _imported(name), options or {})
+    made = _make(name, find_by_name("task", name, TASKS), options or {})
     if not isinstance(made, RowTask | SetTask):
         raise DataError(f"task '{name}': has not all that a task has; see docs/own-task.md.")
     texts = (made.name, made.metric, made.split, made.prompt)
@@ -102,19 +102,6 @@ def _is_document(row: Any) -> bool:
     return all(isinstance(text, str) and is_unicode(text) for text in texts) and bool(row.references)
 
 
-def _imported(name: str) -> Any:
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise DataError(
-            f"there is no task '{name}'. Allowed: {', '.join(TASKS)}, or your own as package.module:Name."
-            f"{nearest(name, TASKS)}"
-        )
-    try:
-        return vars(import_module(module))[attribute]
-    except (Exception, SystemExit) as error:  # whatever the user's own module does when it is imported
-        raise _no_task(name, error) from error
-
-
 def _make(name: str, task: Any, options: Mapping[str, Any]) -> Any:
     allowed = [field.name for field in fields(task)] if is_dataclass(task) else []
     for option in options:
@@ -131,12 +118,8 @@ def _make(name: str, task: Any, options: Mapping[str, Any]) -> Any:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise DataError(f"task '{name}', option {where}: {first['msg']}. Got: {first['input']!r:.80}.") from error
-    except (Exception, SystemExit) as error:
-        raise _no_task(name, error) from error
-
-
-def _no_task(name: str, error: BaseException) -> DataError:
-    return DataError(
-        f"task '{name}': cannot be imported ({type(error).__name__}: {error}). Next: check that its module is on the "
-        "Python path and that it can be made without arguments."
-    )
+    except (Exception, SystemExit) as error:  # a task is the user's own code
+        raise DataError(
+            f"task '{name}': cannot be made ({type(error).__name__}: {error}). Next: see to it that it can be made "
+            "without arguments."
+        ) from error

@@ -12,7 +12,7 @@ from lorgnette.data.readers.captions import PROMPT, captioned_images
 from lorgnette.data.sample import IMAGE_TAG
 from lorgnette.errors import DataError, RowError
 from lorgnette.evaluation.metrics import coco_captions, ptb, text
-from lorgnette.evaluation.metrics.cider import cider
+from lorgnette.evaluation.metrics.cider import HIGHEST, cider
 from lorgnette.evaluation.metrics.coco_java import meteor_statistics
 from lorgnette.evaluation.tasks.source import required_path
 from lorgnette.evaluation.tasks.task import Document, Score, Scored
@@ -88,7 +88,8 @@ class Captions:
             )
             for at in range(len(documents))
         ]
-        return Scored(rows, notes=self._notes(len(documents)), warnings=_warnings(len(documents)))
+        highest = {"cider_d": HIGHEST, "cider": HIGHEST}
+        return Scored(rows, self._notes(len(documents)), warnings=_warnings(len(documents)), highest=highest)
 
     def _tokens(self, documents: Sequence[Document], answers: Sequence[str]) -> tuple[list[str], list[list[str]]]:
         said = [[answer, *document.references] for document, answer in zip(documents, answers, strict=True)]
@@ -106,7 +107,7 @@ class Captions:
 
     def _notes(self, images: int) -> Mapping[str, str]:
         tokens = ptb.JAVA_NOTE if self.java else ptb.NOTE
-        rarity = f"0 to 10; words weighed by the references of these {images:,} images; {tokens}"
+        rarity = f"0 to {HIGHEST:g}; words weighed by the references of these {images:,} images; {tokens}"
         return {
             "cider_d": f"what papers call CIDEr; {rarity}",
             "cider": f"plain CIDEr, neither clipped nor penalised; {rarity}",

@@ -10,37 +10,24 @@ from lorgnette.data.readers.gqa import gqa_questions
 from lorgnette.errors import DataError
 from lorgnette.evaluation.metrics import lemma_match
 from lorgnette.evaluation.metrics.exact_match import exact_match
-from lorgnette.evaluation.tasks.source import Preset, find_preset, split_of
+from lorgnette.evaluation.tasks.source import SHORT_ANSWER, AskedByPreset, Preset, split_of
 from lorgnette.evaluation.tasks.task import Document, Score, Scored
+
+SHORT_ANSWER_RU = "{question}\nОтветь одним словом."
 
 
 @dataclass(frozen=True, kw_only=True)
-class GQA:
+class GQA(AskedByPreset):
     """Exact match as lmms-eval computes it, per structural and semantic type of question."""
 
     name: ClassVar[str] = "gqa"
     metric: ClassVar[str] = "exact_match"
     split: ClassVar[str] = "testdev"
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "lmms-eval": Preset("{question}\nAnswer the question using a single word or phrase.", 16),
-    }
+    presets: ClassVar[Mapping[str, Preset]] = {"lmms-eval": Preset(SHORT_ANSWER, 16)}
 
     path: str = "lmms-lab/GQA"
     images: str | None = None
     preset: str = "lmms-eval"
-
-    def __post_init__(self) -> None:
-        find_preset(self.presets, self.preset, self.name)
-
-    @property
-    def prompt(self) -> str:
-        """Return the preset's prompt."""
-        return self.presets[self.preset].prompt
-
-    @property
-    def max_new_tokens(self) -> int:
-        """Return the preset's longest answer."""
-        return self.presets[self.preset].max_new_tokens
 
     def documents(self, split: str) -> Iterator[Document | DataError]:
         """Read the questions of a split of a hub's set, a folder, or a file of the original JSON."""
@@ -64,8 +51,8 @@ class GQARu(GQA):
 
     name: ClassVar[str] = "gqa-ru"
     presets: ClassVar[Mapping[str, Preset]] = {
-        "lmms-eval": Preset("{question}\nОтветь одним словом.", 16),
-        "russian-project": Preset("{question}\nОтветь одним словом.", 10),
+        "lmms-eval": Preset(SHORT_ANSWER_RU, 16),
+        "russian-project": Preset(SHORT_ANSWER_RU, 10),
     }
 
     path: str = "deepvk/GQA-ru"

@@ -9,15 +9,17 @@ from typing import ClassVar, Literal
 from lorgnette.data.readers.mmbench import MMBenchQuestion, mmbench_questions
 from lorgnette.errors import DataError
 from lorgnette.evaluation.metrics.multiple_choice import LETTERS, circular, read_choice
-from lorgnette.evaluation.tasks.source import Preset, find_preset, required_path, split_of
+from lorgnette.evaluation.tasks.source import AskedByPreset, Preset, required_path, split_of
 from lorgnette.evaluation.tasks.task import Document, Score, Scored
 
 QUESTION = "{hint} {question} There are several options:\n{options}\n\n"
 """lmms-eval's question; the English header stands in translations, too."""
+BY_LETTER = "Answer with the option's letter from the given choices directly."
+BY_LETTER_RU = "Выбери правильный вариант ответа буквой."
 
 
 @dataclass(frozen=True, kw_only=True)
-class MMBench:
+class MMBench(AskedByPreset):
     """Accuracy row by row, and MMBench's own: right only if right in every order of the options.
 
     Fields:
@@ -30,10 +32,8 @@ class MMBench:
     metric: ClassVar[str] = "accuracy"
     split: ClassVar[str] = "dev"
     presets: ClassVar[Mapping[str, Preset]] = {
-        "lmms-eval": Preset(QUESTION + "Answer with the option's letter from the given choices directly.", 1024),
-        "llava": Preset(
-            "{hint}\n{question}\n{options}\nAnswer with the option's letter from the given choices directly.", 1024
-        ),
+        "lmms-eval": Preset(QUESTION + BY_LETTER, 1024),
+        "llava": Preset("{hint}\n{question}\n{options}\n" + BY_LETTER, 1024),
     }
 
     path: str | None = None
@@ -44,19 +44,9 @@ class MMBench:
     homoglyphs: Literal["keep", "fold"] = "keep"
 
     def __post_init__(self) -> None:
-        find_preset(self.presets, self.preset, self.name)
+        super().__post_init__()
         if not len(self.letters) == len(set(self.letters)) == len(LETTERS) or not self.letters.isalpha():
             raise DataError(f"task {self.name}: letters are {self.letters!r}. Allowed: {len(LETTERS)} that differ.")
-
-    @property
-    def prompt(self) -> str:
-        """Return the preset's prompt."""
-        return self.presets[self.preset].prompt
-
-    @property
-    def max_new_tokens(self) -> int:
-        """Return the preset's longest answer."""
-        return self.presets[self.preset].max_new_tokens
 
     @property
     def by_likelihood(self) -> bool:
@@ -128,8 +118,8 @@ class MMBenchRu(MMBench):
 
     name: ClassVar[str] = "mmbench-ru"
     presets: ClassVar[Mapping[str, Preset]] = {
-        "lmms-eval": Preset(QUESTION + "Выбери правильный вариант ответа буквой.", 1024),
-        "russian-project": Preset(QUESTION + "Выбери правильный вариант ответа буквой.", 5),
+        "lmms-eval": Preset(QUESTION + BY_LETTER_RU, 1024),
+        "russian-project": Preset(QUESTION + BY_LETTER_RU, 5),
     }
 
     path: str | None = "deepvk/MMBench-ru"

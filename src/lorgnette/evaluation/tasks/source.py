@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from lorgnette.errors import DataError, nearest
+
+SHORT_ANSWER = "{question}\nAnswer the question using a single word or phrase."
+"""How LLaVA was trained to be asked for a word or two, and is by lmms-eval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,17 +21,33 @@ class Preset:
     max_new_tokens: int
 
 
-def find_preset(presets: Mapping[str, Preset], name: str, task: str) -> Preset:
-    """Return a preset by its name.
+class AskedByPreset:
+    """What tasks with presets share: their field `preset` names one of `presets`, which says how they are asked.
 
     Raises:
-        DataError: if there is none of that name.
+        DataError: when a task is made with a preset that it does not have.
     """
-    if name not in presets:
-        raise DataError(
-            f"task {task}: there is no preset '{name}'. Allowed: {', '.join(presets)}.{nearest(name, presets)}"
-        )
-    return presets[name]
+
+    name: ClassVar[str]
+    presets: ClassVar[Mapping[str, Preset]]
+    preset: str
+
+    def __post_init__(self) -> None:
+        if self.preset not in self.presets:
+            raise DataError(
+                f"task {self.name}: there is no preset '{self.preset}'. Allowed: {', '.join(self.presets)}."
+                f"{nearest(self.preset, self.presets)}"
+            )
+
+    @property
+    def prompt(self) -> str:
+        """Return the preset's prompt."""
+        return self.presets[self.preset].prompt
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Return the preset's longest answer."""
+        return self.presets[self.preset].max_new_tokens
 
 
 def required_path(path: str | None, task: str, what: str) -> str:

@@ -66,12 +66,14 @@ class Scored:
         notes: how a metric was computed, by its name: a signature, a tokenizer, a reservation.
         counts: what was met on the way and belongs beside the scores, such as groups that are incomplete.
         warnings: what a reader must know before believing a number.
+        highest: the most that a document can get, by metric, where it is not 1.
     """
 
     rows: Sequence[Score]
     notes: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    highest: Mapping[str, float] = field(default_factory=dict)
 
 
 class Asked(Protocol):

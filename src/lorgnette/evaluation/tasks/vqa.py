@@ -11,7 +11,7 @@ from lorgnette.data.readers.vqa import RANGES, count_range, vqa_questions
 from lorgnette.errors import DataError
 from lorgnette.evaluation.metrics.exact_match import exact_match
 from lorgnette.evaluation.metrics.vqa import evalai_normalised, vqa_accuracy
-from lorgnette.evaluation.tasks.source import required_path, split_of
+from lorgnette.evaluation.tasks.source import SHORT_ANSWER, required_path, split_of
 from lorgnette.evaluation.tasks.task import Document, Score, Scored
 
 COUNT_RANGES = {words for _, words in RANGES} | {"more than 1000"}
@@ -25,7 +25,7 @@ class VQA:
     metric: ClassVar[str] = "vqa_accuracy"
     split: ClassVar[str] = "test"
     max_new_tokens: ClassVar[int] = 16
-    prompt: ClassVar[str] = "{question}\nAnswer the question using a single word or phrase."
+    prompt: ClassVar[str] = SHORT_ANSWER
 
     path: str | None = None
     images: str | None = None

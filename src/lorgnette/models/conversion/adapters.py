@@ -119,6 +119,11 @@ def convert_adapters(
     own_settings = read_lora_settings(found.path) if (found.path / "adapter_config.json").is_file() else {}
     model = read_base(found, base, own_settings)
     parts, notes = _fitted(parts, model, own_settings, str(found.path))
+    if found.kind.startswith("xtuner") and model.llava is not None and model.source and not _pads(model.source):
+        notes.append(
+            f"XTuner pads pictures to squares, and {model.source} does not: it would see other pictures than in the "
+            "training. Next: make it with lorgnette model build --do-pad"
+        )
     scale = image_feature_scale(model.text)
     projector = parts.projector
     if projector is not None:
@@ -261,14 +266,19 @@ def _write_llava(parts: Parts, base: Base, folder: Path, vision_tower: str | Non
         assert whole.projector is not None  # a LLaVA folder of Hugging Face has one
         projector = whole.projector.meant_for(True, image_feature_scale(base.text))
     rows = original_rows(base.text.vocab_size, base.llava.image_token_id)
-    settings = local_folder(base.source) / "preprocessor_config.json"
-    pads = settings.is_file() and bool(read_json_object(settings).get("do_pad"))
     tower = parts.vision_tower
-    config = llava_writing.original_config(base.llava, projector, vision_tower, pads, own_tower=tower is not None)
+    config = llava_writing.original_config(
+        base.llava, projector, vision_tower, _pads(base.source), own_tower=tower is not None
+    )
     config["vocab_size"] = rows
     write_peft([with_head_rows(parts.language_model, rows)], folder, base=base.source, task="CAUSAL_LM")
     llava_writing.write_beside_lora(projector, nested(tower, base.llava.vision_config) if tower else None, folder)
     write_json(folder / "config.json", config)
+
+
+def _pads(source: str) -> bool:
+    settings = local_folder(source) / "preprocessor_config.json"
+    return settings.is_file() and bool(read_json_object(settings).get("do_pad"))
 
 
 def _write_xtuner(parts: Parts, base: Base, folder: Path) -> None:

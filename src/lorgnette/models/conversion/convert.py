@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from transformers import LlavaConfig, LlavaImageProcessorPil, PreTrainedConfig
+from transformers import LlavaConfig, PreTrainedConfig
 from transformers.core_model_loading import revert_weight_conversion
 
 from lorgnette.data.templates import require_template
@@ -45,6 +45,7 @@ from lorgnette.models.conversion.vocabulary import with_image_token
 from lorgnette.models.conversion.weights import LazyTensor, Tensors, read_folder
 from lorgnette.models.gemma import pin_activation
 from lorgnette.models.loading import explained, load_config
+from lorgnette.models.picture_shape import padded
 from lorgnette.models.saving import NESTED_TOWERS
 from lorgnette.run import library_versions, require_absent
 
@@ -194,13 +195,6 @@ def _from_original(folder: Path, options: Options) -> Whole:
         (*parts.notes, *original.notes, *([PADS] if original.pads else [])),
     )
     return with_image_token(whole)
-
-
-def padded(image_processor: Any) -> Any:
-    """Make the image processor of a tower one that pads images to squares with the mean colour, as LLaVA does."""
-    settings = image_processor.to_dict()
-    settings.pop("image_processor_type", None)
-    return LlavaImageProcessorPil(**(settings | {"do_pad": True}))
 
 
 def read_tower(source: str, options: Options) -> tuple[Tensors, Any, Any]:

@@ -1,0 +1,183 @@
+"""The HTTP side: chat completions in OpenAI's form, whole or as a stream. Knows nothing about models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import EventSourceResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from lorgnette.errors import InputError, LorgnetteError, first_line, nearest
+from lorgnette.serving.answering import Answering, Asked, Busy, Said
+from lorgnette.serving.messages import ChatRequest
+
+MOST_BYTES = 20 << 20
+"""Of a request's body, images included."""
+LOOKS_EVERY = 0.5
+"""Seconds between two looks whether the client of an answer that comes whole is still there."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is offered.
+
+    Attributes:
+        name: what clients call the model.
+        fingerprint: what the model is, by content.
+        prepare: makes a prompt of a request.
+        key: what clients must show, if anything.
+    """
+
+    name: str
+    fingerprint: str
+    prepare: Callable[[ChatRequest], Asked]
+    answering: Answering
+    key: str | None = None
+
+
+def build_api(served: Served) -> FastAPI:
+    """Make the application that answers HTTP requests."""
+    api = FastAPI(title="Lorgnette", max_body_size=MOST_BYTES)
+    created = int(time.time())
+
+    def require_key(request: Request) -> None:
+        shown = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if served.key is not None and not secrets.compare_digest(shown.encode(), served.key.encode()):
+            raise HTTPException(401, "The key is missing or wrong. Next: send it as `Authorization: Bearer KEY`.")
+
+    @api.get("/v1/models", dependencies=[Depends(require_key)])
+    async def models() -> dict[str, Any]:
+        entry = {"id": served.name, "object": "model", "created": created, "owned_by": "lorgnette"}
+        return {"object": "list", "data": [entry]}
+
+    @api.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @api.post("/v1/chat/completions", dependencies=[Depends(require_key)])
+    async def chat_completions(asked_for: ChatRequest, request: Request) -> Response:
+        if asked_for.model not in (None, served.name):
+            near = nearest(asked_for.model or "", [served.name])
+            raise HTTPException(404, f"There is no model {asked_for.model!r:.100}. Served: {served.name!r}.{near}")
+        answer = _Answer(served, await run_in_threadpool(served.prepare, asked_for))
+        if asked_for.stream:
+            usage = asked_for.stream_options is not None and asked_for.stream_options.include_usage
+            return EventSourceResponse(answer.events(usage), headers={"Cache-Control": "no-cache"})
+        return JSONResponse(await answer.whole(request))
+
+    api.add_exception_handler(RequestValidationError, _invalid)
+    api.add_exception_handler(HTTPException, _refused)
+    api.add_exception_handler(Exception, _failed)
+    api.add_exception_handler(LorgnetteError, _failed)
+    return api
+
+
+class _Answer:
+    """One answer on its way to a client."""
+
+    def __init__(self, served: Served, asked: Asked) -> None:
+        self._heard: asyncio.Queue[Said | Exception] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        self._ticket = served.answering.ask(asked, lambda said: loop.call_soon_threadsafe(self._heard.put_nowait, said))
+        self._prompt_tokens = len(asked.prompt.input_ids)
+        self._head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": served.name,
+            "system_fingerprint": served.fingerprint,
+        }
+
+    async def whole(self, request: Request) -> dict[str, Any]:
+        """Wait for the whole answer, for as long as the client is there."""
+        texts = []
+        try:
+            while True:
+                try:
+                    said = await asyncio.wait_for(self._heard.get(), LOOKS_EVERY)
+                except TimeoutError:
+                    if await request.is_disconnected():
+                        raise HTTPException(499, "The client is gone.") from None
+                    continue
+                if isinstance(said, Exception):
+                    raise said
+                texts.append(said.text)
+                if said.finished is not None:
+                    message = {"role": "assistant", "content": "".join(texts), "refusal": None}
+                    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": said.finished}
+                    head = {**self._head, "object": "chat.completion"}
+                    return head | {"choices": [choice], "usage": self._usage(said)}
+        finally:
+            self._ticket.leave()
+
+    async def events(self, usage: bool) -> AsyncIterator[str]:
+        """Yield the answer as server-sent events, as it comes."""
+        try:
+            yield self._event({"role": "assistant", "content": ""}, None)
+            while True:
+                said = await self._heard.get()
+                if isinstance(said, Exception):
+                    yield f"data: {json.dumps(_error(said)[1], ensure_ascii=False)}\n\n"
+                    return
+                if said.text:
+                    yield self._event({"content": said.text}, None)
+                if said.finished is not None:
+                    yield self._event({}, said.finished)
+                    if usage:
+                        yield self._chunk([], {"usage": self._usage(said)})
+                    yield "data: [DONE]\n\n"
+                    return
+        finally:
+            self._ticket.leave()
+
+    def _event(self, delta: dict[str, Any], finished: str | None) -> str:
+        return self._chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finished}], {})
+
+    def _chunk(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> str:
+        chunk = {**self._head, "object": "chat.completion.chunk", "choices": choices, **more}
+        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+
+    def _usage(self, said: Said) -> dict[str, int]:
+        prompt, answer = self._prompt_tokens, said.tokens
+        return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+
+
+def _error(error: Exception) -> tuple[int, dict[str, Any]]:
+    """Return the status and the body that tell a client what went wrong."""
+    if isinstance(error, InputError):
+        status, kind = 400, "invalid_request_error"
+    elif isinstance(error, HTTPException):
+        status, kind = error.status_code, "invalid_request_error"
+    else:
+        status, kind = 503 if isinstance(error, Busy) else 500, "server_error"
+    told = error.detail if isinstance(error, HTTPException) else str(error)
+    message = told if isinstance(error, LorgnetteError | HTTPException) else first_line(error)
+    return status, {"error": {"message": message, "type": kind, "param": None, "code": None}}
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    status, body = _error(error)
+    return JSONResponse(body, status, {"Retry-After": "1"} if status == 503 else None)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    return await _failed(request, error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    told = []
+    for mistake in error.errors()[:5]:
+        where = ".".join(str(part) for part in mistake["loc"] if part != "body")
+        said = mistake["msg"].removeprefix("Value error, ")
+        told.append(f"{where}: {said}" if where else said)
+    return await _failed(request, InputError("; ".join(told)))
