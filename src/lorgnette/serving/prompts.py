@@ -11,7 +11,7 @@ import numpy as np
 from lorgnette.data.rendered import Rendered
 from lorgnette.errors import DataError, RowError
 from lorgnette.images.opening import MAX_PIXELS, opened, pixels_of, upright_rgb
-from lorgnette.inference.decoding import Decoding
+from lorgnette.inference.decoding import LEAST_TEMPERATURE, Decoding
 from lorgnette.models.learner import Learner
 from lorgnette.models.llava import Llava
 from lorgnette.serving.answering import Asked
@@ -63,9 +63,10 @@ class Prompter:
         if wanted is not None and wanted > allowed:
             reason = f"the prompt leaves {left:,}" if left < self.max_new_tokens else "`--max-new-tokens` of the server"
             raise DataError(f"max_tokens: {wanted:,}. Allowed: {allowed:,} ({reason}).")
+        temperature = request.temperature or 0.0
         return Decoding(
             wanted or allowed,
-            request.temperature or 0.0,
+            temperature if temperature >= LEAST_TEMPERATURE else 0.0,
             1.0 if request.top_p is None else request.top_p,
             request.seed,
         )
@@ -77,9 +78,9 @@ class Prompter:
         pixels = {}
         for number, (name, content) in enumerate(images.items()):
             try:
-                with opened(f"image {number}", content, left) as image:
+                with opened(where := f"image {number}", content, left) as image:
                     left -= image.width * image.height
-                    pixels[name] = pixels_of(self.learner.processor.image_processor, upright_rgb(image))
+                    pixels[name] = pixels_of(self.learner.processor.image_processor, where, upright_rgb(image))
             except RowError as error:
                 raise DataError(f"{error.where}: {error.reason.partition(' Next:')[0]}") from error
         return pixels

@@ -1,0 +1,61 @@
+"""A server that is stopped tells every client why there is no answer, and ends without a word of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+
+import httpx
+import pytest
+
+from lorgnette.models.llava import Llava
+from lorgnette.serving import server
+from lorgnette.serving.server import Server
+
+HI = {"messages": [{"role": "user", "content": "What is this?"}]}
+Run = Callable[..., AbstractContextManager[tuple[str, Server]]]
+
+
+def ask(address: str, stream: bool) -> tuple[int, str]:
+    """Return the status and the last line."""
+    answer = httpx.post(f"{address}/v1/chat/completions", json=HI | {"stream": stream}, timeout=30)
+    return answer.status_code, answer.text.strip().rpartition("\n")[2]
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no answer end by itself."""
+    monkeypatch.setattr("lorgnette.serving.prompts.context_of", lambda _: None)
+    monkeypatch.setattr("lorgnette.serving.answering.ending_ids", lambda _: frozenset())
+
+
+@pytest.mark.usefixtures("endless")
+def test_clients_are_told_that_the_server_is_being_stopped(
+    llava: Llava, run_server: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "PATIENCE", 0.1)
+    with ThreadPoolExecutor(4) as pool:
+        with run_server(llava, max_new_tokens=1_000_000, batch_size=2) as (address, _):
+            answers = [pool.submit(ask, address, stream) for stream in (True, False, True, False)]
+            time.sleep(0.5)  # two are answered, two wait
+        for stream, answer in zip((True, False, True, False), answers, strict=True):
+            status, last = answer.result()
+            assert status == (200 if stream else 503)
+            assert json.loads(last.removeprefix("data: "))["error"]["message"] == "The server is being stopped."
+    assert caplog.text == ""
+
+
+@pytest.mark.usefixtures("endless")
+def test_being_forced_to_stop_is_no_failure(llava: Llava, run_server: Run) -> None:
+    with (
+        ThreadPoolExecutor(2) as pool,
+        run_server(llava, max_new_tokens=1_000_000, batch_size=1) as (address, forced),
+    ):
+        for _ in range(2):  # one is answered, one waits
+            pool.submit(ask, address, True)
+        time.sleep(0.5)
+        forced.force_exit = True
+    # at the end of the block those who still listened were told, in a loop that is closed
