@@ -9,11 +9,11 @@ import secrets
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import EventSourceResponse, JSONResponse, Response
 from starlette.background import BackgroundTask
@@ -38,7 +38,7 @@ class Served:
     Attributes:
         name: what clients call the model.
         fingerprint: what the model is, by content.
-        prepare: makes a prompt of a request.
+        prepare: makes a prompt of a request; called for one at a time, always in the same thread.
         key: what clients must show, if anything.
     """
 
@@ -53,6 +53,9 @@ def build_api(served: Served) -> FastAPI:
     """Make the application that answers HTTP requests."""
     api = FastAPI(title="Lorgnette", max_body_size=MOST_BYTES)
     created = int(time.time())
+    # a hundred images at once would need a hundred times the memory; and what a thread has once needed, it keeps
+    one_at_a_time = asyncio.Lock()
+    one_thread = ThreadPoolExecutor(1, "prompts")
     if served.key is not None:
         api.add_middleware(_Keyed, key=served.key)
 
@@ -70,7 +73,11 @@ def build_api(served: Served) -> FastAPI:
         if asked_for.model not in (None, served.name):
             near = nearest(asked_for.model or "", [served.name])
             raise HTTPException(404, f"There is no model {asked_for.model!r:.100}. Served: {served.name!r}.{near}")
-        answer = _Answer(served, await run_in_threadpool(served.prepare, asked_for))
+        async with one_at_a_time:
+            if await request.is_disconnected():
+                raise _gone()
+            asked = await asyncio.get_running_loop().run_in_executor(one_thread, served.prepare, asked_for)
+        answer = _Answer(served, asked)
         if not asked_for.stream:
             return await answer.whole(request)
         usage = asked_for.stream_options is not None and asked_for.stream_options.include_usage
@@ -136,7 +143,7 @@ class _Answer:
                     said = await asyncio.wait_for(self._heard.get(), LOOKS_EVERY)
                 except TimeoutError:
                     if await request.is_disconnected():
-                        raise HTTPException(499, "The client is gone.") from None
+                        raise _gone() from None
                     continue
                 if isinstance(said, Exception):
                     return await _failed(request, said)
@@ -180,6 +187,10 @@ class _Answer:
     def _usage(self, said: Said) -> dict[str, int]:
         prompt, answer = self._prompt_tokens, said.tokens
         return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+
+
+def _gone() -> HTTPException:
+    return HTTPException(499, "The client is gone.")
 
 
 def _error(error: Exception) -> tuple[int, dict[str, Any]]:

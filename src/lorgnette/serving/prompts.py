@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,6 @@ class Prompter:
         self.max_new_tokens = max_new_tokens
         self.context = context_of(learner)
         self._renderer = learner.renderer()
-        self._one_at_a_time = threading.Lock()  # a hundred images at once would need a hundred times the memory
 
     def asked(self, request: ChatRequest) -> Asked:
         """Make a prompt.
@@ -44,10 +42,9 @@ class Prompter:
         turns, urls = conversation(request.messages)
         images = [image_bytes(url, f"image {number}") for number, url in enumerate(urls)]
         names = tuple(hashlib.sha256(content).hexdigest() for content in images)
-        with self._one_at_a_time:
-            prompt = self._renderer.render_prompt("the conversation", names, turns)
-            decoding = self._decoding(request, prompt)
-            pixels = self._decoded(dict(zip(names, images, strict=True)))
+        prompt = self._renderer.render_prompt("the conversation", names, turns)
+        decoding = self._decoding(request, prompt)
+        pixels = self._decoded(dict(zip(names, images, strict=True)))
         return Asked(prompt, pixels, decoding, request.stops)
 
     def _decoding(self, request: ChatRequest, prompt: Rendered) -> Decoding:
