@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from lorgnette.models.llava import Llava
-from lorgnette.serving import answering, server
+from lorgnette.serving import answering, api, server
+from lorgnette.serving.prompts import Prompter
 from lorgnette.serving.server import Server
 
 HI = {"messages": [{"role": "user", "content": "What is this?"}]}
@@ -70,3 +71,34 @@ def test_being_forced_to_stop_is_no_failure(
         forced.force_exit = True
     # the one that waits is given up while the other's token is awaited, when the loop is closed already
     assert "given up" not in caplog.text
+
+
+@pytest.mark.usefixtures("endless")
+@pytest.mark.parametrize("stream", [True, False])
+def test_whoever_hangs_up_before_the_answer_begins_is_not_answered(
+    llava: Llava, run_server: Run, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr(api, "LOOKS_EVERY", 0.05)
+    prepared, steps = [], []
+    asked, told = Prompter.asked, answering._told
+
+    def slowly(prompter: Prompter, request: Any) -> Any:
+        prepared.append(request)
+        time.sleep(0.4)
+        return asked(prompter, request)
+
+    def counted(*stepped: Any) -> list[int | None]:
+        steps.append(stepped)
+        return told(*stepped)
+
+    monkeypatch.setattr(Prompter, "asked", slowly)
+    monkeypatch.setattr(answering, "_told", counted)
+    with run_server(llava, max_new_tokens=1_000_000) as (address, _), ThreadPoolExecutor(2) as pool:
+        gone = [pool.submit(httpx.post, f"{address}/v1/chat/completions", json=HI | {"stream": stream}, timeout=0.2)]
+        gone += [pool.submit(httpx.post, f"{address}/v1/chat/completions", json=HI | {"stream": stream}, timeout=0.2)]
+        assert all(isinstance(call.exception(), httpx.ReadTimeout) for call in gone)
+        time.sleep(0.6)
+        before = len(steps)
+        time.sleep(0.2)
+        assert len(steps) == before
+        assert len(prepared) == 1  # the other one was gone before its turn came

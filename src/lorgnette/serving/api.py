@@ -16,7 +16,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import EventSourceResponse, JSONResponse, Response
-from starlette.background import BackgroundTask
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -81,9 +80,7 @@ def build_api(served: Served) -> FastAPI:
         if not asked_for.stream:
             return await answer.whole(request)
         usage = asked_for.stream_options is not None and asked_for.stream_options.include_usage
-        # if the client is gone by now, `events` never begins, nor does what stands in its `finally`
-        leave = BackgroundTask(answer.leave)
-        return EventSourceResponse(answer.events(usage), headers={"Cache-Control": "no-cache"}, background=leave)
+        return EventSourceResponse(answer.events(usage), headers={"Cache-Control": "no-cache"})
 
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _refused)
@@ -130,20 +127,19 @@ class _Answer:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the server was stopped, and nobody listens
             self._loop.call_soon_threadsafe(self._heard.put_nowait, said)
 
-    async def leave(self) -> None:
-        """Say that nobody listens any more."""
-        self._ticket.leave()
-
     async def whole(self, request: Request) -> Response:
         """Wait for the whole answer, for as long as the client is there."""
         texts = []
+        looked = self._loop.time()
         try:
             while True:
+                if self._loop.time() - looked >= LOOKS_EVERY:
+                    if await request.is_disconnected():
+                        raise _gone()
+                    looked = self._loop.time()
                 try:
                     said = await asyncio.wait_for(self._heard.get(), LOOKS_EVERY)
                 except TimeoutError:
-                    if await request.is_disconnected():
-                        raise _gone() from None
                     continue
                 if isinstance(said, Exception):
                     return await _failed(request, said)
