@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 from openai.types.chat import ChatCompletion
@@ -158,3 +160,29 @@ def test_a_conversation_with_turns_is_rendered_as_in_training(llava: Llava, serv
             ],
         )
         assert made.choices[0].message.content == expected
+
+
+def test_an_answer_can_be_sent_back_as_it_came(llava: Llava, serve: Serve) -> None:
+    client = openai.OpenAI(base_url=f"{serve(llava)}/v1", api_key="any")
+    asked = [{"role": "user", "content": "What is this?"}]
+    first = client.chat.completions.create(model="small", messages=asked).choices[0].message
+    again = {"role": "user", "content": "Where?"}
+    plain = {"role": "assistant", "content": first.content}
+    answers = [
+        client.chat.completions.create(model="small", messages=[*asked, answer, again]).choices
+        for answer in (plain, first, first.model_dump())
+    ]
+    assert answers[0] == answers[1] == answers[2]
+    # a model may have answered nothing
+    assert client.chat.completions.create(model="small", messages=[*asked, plain | {"content": ""}, again]).choices
+
+
+def test_a_stream_is_ascii(llava: Llava, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some clients break lines wherever Unicode does, which would break an event in two."""
+    said = "Где\u2028чашка\x85?"
+    monkeypatch.setattr("lorgnette.serving.answering.text_of", lambda _, ids: said if len(ids) > 2 else "")
+    asked = {"messages": [{"role": "user", "content": "?"}], "stream": True, "max_tokens": 4}
+    with httpx.stream("POST", f"{serve(llava)}/v1/chat/completions", json=asked, timeout=60) as stream:
+        events = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
+    assert events.pop() == "[DONE]"
+    assert "".join(json.loads(event)["choices"][0]["delta"].get("content", "") for event in events) == said

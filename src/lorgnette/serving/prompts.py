@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from lorgnette.data.rendered import Rendered
 from lorgnette.errors import DataError, RowError
 from lorgnette.images.opening import MAX_PIXELS, opened, pixels_of, upright_rgb
-from lorgnette.inference.decoding import Decoding
+from lorgnette.inference.decoding import LEAST_TEMPERATURE, Decoding
 from lorgnette.models.learner import Learner
 from lorgnette.models.llava import Llava
 from lorgnette.serving.answering import Asked
@@ -33,7 +32,6 @@ class Prompter:
         self.max_new_tokens = max_new_tokens
         self.context = context_of(learner)
         self._renderer = learner.renderer()
-        self._one_at_a_time = threading.Lock()  # a hundred images at once would need a hundred times the memory
 
     def asked(self, request: ChatRequest) -> Asked:
         """Make a prompt.
@@ -44,10 +42,9 @@ class Prompter:
         turns, urls = conversation(request.messages)
         images = [image_bytes(url, f"image {number}") for number, url in enumerate(urls)]
         names = tuple(hashlib.sha256(content).hexdigest() for content in images)
-        with self._one_at_a_time:
-            prompt = self._renderer.render_prompt("the conversation", names, turns)
-            decoding = self._decoding(request, prompt)
-            pixels = self._decoded(dict(zip(names, images, strict=True)))
+        prompt = self._renderer.render_prompt("the conversation", names, turns)
+        decoding = self._decoding(request, prompt)
+        pixels = self._decoded(dict(zip(names, images, strict=True)))
         return Asked(prompt, pixels, decoding, request.stops)
 
     def _decoding(self, request: ChatRequest, prompt: Rendered) -> Decoding:
@@ -63,9 +60,10 @@ class Prompter:
         if wanted is not None and wanted > allowed:
             reason = f"the prompt leaves {left:,}" if left < self.max_new_tokens else "`--max-new-tokens` of the server"
             raise DataError(f"max_tokens: {wanted:,}. Allowed: {allowed:,} ({reason}).")
+        temperature = request.temperature or 0.0
         return Decoding(
             wanted or allowed,
-            request.temperature or 0.0,
+            temperature if temperature >= LEAST_TEMPERATURE else 0.0,
             1.0 if request.top_p is None else request.top_p,
             request.seed,
         )
@@ -77,9 +75,9 @@ class Prompter:
         pixels = {}
         for number, (name, content) in enumerate(images.items()):
             try:
-                with opened(f"image {number}", content, left) as image:
+                with opened(where := f"image {number}", content, left) as image:
                     left -= image.width * image.height
-                    pixels[name] = pixels_of(self.learner.processor.image_processor, upright_rgb(image))
+                    pixels[name] = pixels_of(self.learner.processor.image_processor, where, upright_rgb(image))
             except RowError as error:
                 raise DataError(f"{error.where}: {error.reason.partition(' Next:')[0]}") from error
         return pixels
