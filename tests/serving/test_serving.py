@@ -113,6 +113,8 @@ def test_length_and_stop_strings_end_an_answer(llava: Llava, serve: Serve) -> No
     free = ask(address, "What is this?")
     assert (free.choices[0].finish_reason, free.usage.completion_tokens) == ("length", 12)
     text = free.choices[0].message.content
+    long = ask(address, "What is this?", max_tokens=40)  # more than a request that does not say gets
+    assert (long.choices[0].finish_reason, long.usage.completion_tokens) == ("length", 40)
     short = ask(address, "What is this?", max_tokens=3)
     assert (short.choices[0].finish_reason, short.usage.completion_tokens) == ("length", 3)
     assert text.startswith(short.choices[0].message.content)
@@ -121,6 +123,13 @@ def test_length_and_stop_strings_end_an_answer(llava: Llava, serve: Serve) -> No
     assert stopped.choices[0].finish_reason == "stop"
     assert stopped.choices[0].message.content == text[: text.index(middle)].rstrip()
     assert stopped.usage.completion_tokens < 12
+
+
+def test_the_model_is_found_by_its_name(llava: Llava, serve: Serve) -> None:
+    client = openai.OpenAI(base_url=f"{serve(llava)}/v1", api_key="any", max_retries=0)
+    assert [model.id for model in client.models.list()] == [client.models.retrieve("small").id] == ["small"]
+    with pytest.raises(openai.NotFoundError, match="Did you mean 'small'"):
+        client.models.retrieve("smal")
 
 
 def test_a_seed_draws_the_same_answer_again(llava: Llava, serve: Serve) -> None:

@@ -30,7 +30,7 @@ def ask(address: str, stream: bool) -> tuple[int, str]:
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no answer end by itself."""
-    monkeypatch.setattr("lorgnette.serving.prompts.context_of", lambda _: None)
+    monkeypatch.setattr("lorgnette.serving.prompts.context_of", lambda _: 1 << 30)
     monkeypatch.setattr("lorgnette.serving.answering.ending_ids", lambda _: frozenset())
 
 

@@ -24,7 +24,9 @@ def serve(
     name: Annotated[
         str | None, typer.Option(help="What clients call the model; MODEL if not given.", show_default=False)
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 1024,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Most tokens of an answer, where a request does not say.")
+    ] = 1024,
     batch_size: Annotated[int, typer.Option(min=1, help="Requests that are answered at a time.")] = 32,
 ) -> None:
     """Serve a model over HTTP in the form of OpenAI's chat completions. Answers are those that `evaluate` measures.

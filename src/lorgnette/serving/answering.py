@@ -63,11 +63,13 @@ class Said:
         text: its new text.
         tokens: how many tokens it has by now, the one that ended it included.
         finished: what ended it; None while it goes on.
+        whole: the text of the whole answer, once it has ended.
     """
 
     text: str
     tokens: int
     finished: Literal["stop", "length"] | None
+    whole: str = ""
 
 
 Hear = Callable[[Said | Exception], object]
@@ -99,7 +101,8 @@ class Ticket:
                 self.hear(Said(new, len(ids), None))
             return token
         new += self.text.end(ids)
-        self.hear(Said(new, len(ids) + (by == "end"), "length" if by == "length" and not stopped else "stop"))
+        finished: Literal["stop", "length"] = "length" if by == "length" and not stopped else "stop"
+        self.hear(Said(new, len(ids) + (by == "end"), finished, self.text.whole))
         return None
 
 

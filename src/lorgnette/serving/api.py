@@ -51,17 +51,26 @@ class Served:
 def build_api(served: Served) -> FastAPI:
     """Make the application that answers HTTP requests."""
     api = FastAPI(title="Lorgnette", max_body_size=MOST_BYTES)
-    created = int(time.time())
+    entry = {"id": served.name, "object": "model", "created": int(time.time()), "owned_by": "lorgnette"}
     # a hundred images at once would need a hundred times the memory; and what a thread has once needed, it keeps
     one_at_a_time = asyncio.Lock()
     one_thread = ThreadPoolExecutor(1, "prompts")
     if served.key is not None:
         api.add_middleware(_Keyed, key=served.key)
 
+    def require_served(name: str) -> dict[str, Any]:
+        if name != served.name:
+            near = nearest(name, [served.name])
+            raise HTTPException(404, f"There is no model {name!r:.100}. Served: {served.name!r}.{near}")
+        return entry
+
     @api.get("/v1/models")
     async def models() -> dict[str, Any]:
-        entry = {"id": served.name, "object": "model", "created": created, "owned_by": "lorgnette"}
         return {"object": "list", "data": [entry]}
+
+    @api.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        return require_served(name)
 
     @api.get("/health")
     async def health() -> dict[str, str]:
@@ -69,9 +78,8 @@ def build_api(served: Served) -> FastAPI:
 
     @api.post("/v1/chat/completions")
     async def chat_completions(asked_for: ChatRequest, request: Request) -> Response:
-        if asked_for.model not in (None, served.name):
-            near = nearest(asked_for.model or "", [served.name])
-            raise HTTPException(404, f"There is no model {asked_for.model!r:.100}. Served: {served.name!r}.{near}")
+        if asked_for.model is not None:
+            require_served(asked_for.model)
         async with one_at_a_time:
             if await request.is_disconnected():
                 raise _gone()
@@ -129,7 +137,6 @@ class _Answer:
 
     async def whole(self, request: Request) -> Response:
         """Wait for the whole answer, for as long as the client is there."""
-        texts = []
         looked = self._loop.time()
         try:
             while True:
@@ -143,9 +150,8 @@ class _Answer:
                     continue
                 if isinstance(said, Exception):
                     return await _failed(request, said)
-                texts.append(said.text)
                 if said.finished is not None:
-                    message = {"role": "assistant", "content": "".join(texts), "refusal": None}
+                    message = {"role": "assistant", "content": said.whole, "refusal": None}
                     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": said.finished}
                     head = {**self._head, "object": "chat.completion"}
                     return JSONResponse(head | {"choices": [choice], "usage": self._usage(said)})

@@ -43,6 +43,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
+    "top_k": (-1, 0),
+    "repetition_penalty": (1,),
+    "chat_template_kwargs": ({},),
 }
 """Fields that are not supported -> the values that ask for nothing."""
 NEUTRAL_OF_MESSAGE: dict[str, tuple[Any, ...]] = {

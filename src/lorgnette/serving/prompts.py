@@ -16,15 +16,18 @@ from lorgnette.models.llava import Llava
 from lorgnette.serving.answering import Asked
 from lorgnette.serving.messages import ChatRequest, conversation, image_bytes
 
+UNBOUNDED = 8192
+"""Tokens that a model reads which sets no bound itself: attention grows with their square."""
+
 
 class Prompter:
     """Make prompts of requests for one model.
 
     Args:
-        max_new_tokens: most tokens of an answer; also what a request gets that asks for no number.
+        max_new_tokens: most tokens of an answer where a request asks for no number.
 
     Attributes:
-        context: most tokens of a prompt and its answer together; None where the model sets no bound.
+        context: most tokens of a prompt and its answer together; of an encoder-decoder, of each of the two.
     """
 
     def __init__(self, learner: Learner, max_new_tokens: int) -> None:
@@ -49,20 +52,20 @@ class Prompter:
 
     def _decoding(self, request: ChatRequest, prompt: Rendered) -> Decoding:
         tokens = len(prompt.input_ids)
-        left = self.max_new_tokens if self.context is None else self.context - tokens
-        if left < 1:
+        together = isinstance(self.learner, Llava)
+        left = self.context - tokens if together else self.context
+        if left < 1 or tokens > self.context:
+            with_answer = " with the answer" if together else ""
             raise DataError(
-                f"messages: {tokens:,} tokens, images included. Allowed: {self.context:,} with the answer. Next: leave "
+                f"messages: {tokens:,} tokens, images included. Allowed: {self.context:,}{with_answer}. Next: leave "
                 "out what was said first, or ask with fewer images."
             )
         wanted = request.max_completion_tokens or request.max_tokens
-        allowed = min(self.max_new_tokens, left)
-        if wanted is not None and wanted > allowed:
-            reason = f"the prompt leaves {left:,}" if left < self.max_new_tokens else "`--max-new-tokens` of the server"
-            raise DataError(f"max_tokens: {wanted:,}. Allowed: {allowed:,} ({reason}).")
+        if wanted is not None and wanted > left:
+            raise DataError(f"max_tokens: {wanted:,}. Allowed: {left:,}, of {self.context:,} with the prompt.")
         temperature = request.temperature or 0.0
         return Decoding(
-            wanted or allowed,
+            wanted or min(self.max_new_tokens, left),
             temperature if temperature >= LEAST_TEMPERATURE else 0.0,
             1.0 if request.top_p is None else request.top_p,
             request.seed,
@@ -83,8 +86,11 @@ class Prompter:
         return pixels
 
 
-def context_of(learner: Learner) -> int | None:
-    """Return the most tokens that a model reads together, as its configuration says."""
+def context_of(learner: Learner) -> int:
+    """Return the most tokens that a model reads together: what its configuration says, else `UNBOUNDED`.
+
+    T5 has relative positions; its `n_positions` says how it was trained, not what it can read.
+    """
     settings: dict[str, Any] = learner.core.config.get_text_config().to_dict()
-    bounds = [settings.get(name) for name in ("max_position_embeddings", "n_positions", "sliding_window")]
-    return min((bound for bound in bounds if isinstance(bound, int)), default=None)
+    bounds = [settings.get(name) for name in ("max_position_embeddings", "sliding_window")]
+    return min((bound for bound in bounds if isinstance(bound, int)), default=UNBOUNDED)
