@@ -1,4 +1,4 @@
-"""The data of a recipe as parts that can be checked: what every stage learns from and is validated on, the benchmarks.
+"""The data of a recipe, to be checked: what every stage learns from and is validated on, and the benchmarks.
 
 Needs the tokenizer and the shapes of the recipe's model, not its weights.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorgnette.data.pairs import AnyRenderer
-from lorgnette.data.parts import Part, Purpose, part_of
 from lorgnette.data.readers.source import SourceSpec
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
+from lorgnette.data.used_source import Purpose, UsedSource, used_source
 from lorgnette.evaluation.tasks import find_task, read_documents
 from lorgnette.models.outline import outline
 from lorgnette.recipe.sections import Recipe, Source, TaskSpec
@@ -18,22 +18,24 @@ from lorgnette.recipe_model import outline_of
 from lorgnette.training.samples import renderer_of
 
 
-def parts_of_recipe(recipe: Recipe) -> list[Part]:
+def sources_of_recipe(recipe: Recipe) -> list[UsedSource]:
     """Return every source of a recipe, stage after stage, and its benchmarks.
 
     Raises:
         InputError: if the model's tokenizer or configuration cannot be used.
     """
     model = outline_of(recipe.model)
-    parts = []
+    used = []
     for stage in recipe.stages:
         renderer = renderer_of(stage, model)
         uses: tuple[tuple[Purpose, tuple[Source, ...]], ...] = (("train", stage.data), ("validation", stage.validation))
         for purpose, sources in uses:
             for source in sources:
                 spec = SourceSpec(source.path, source.split, source.images, source.options)
-                parts.append(part_of(f"{stage.name} {purpose}", purpose, spec, source.format, source.limit, renderer))
-    return parts + [_benchmark(task) for task in (recipe.evaluation.tasks if recipe.evaluation else ())]
+                used.append(
+                    used_source(f"{stage.name} {purpose}", purpose, spec, source.format, source.limit, renderer)
+                )
+    return used + [_benchmark(task) for task in (recipe.evaluation.tasks if recipe.evaluation else ())]
 
 
 def renderer_for(model: str, chat_template: str | None, max_text_tokens: int | None) -> AnyRenderer:
@@ -58,5 +60,5 @@ def documents_of(spec: TaskSpec) -> Iterator[Sample]:
         yield Sample(document.id, document.images, turns, Origin(f"task {spec.name}", number))
 
 
-def _benchmark(spec: TaskSpec) -> Part:
-    return Part(f"benchmark {spec.name}", "test", spec.name, "documents", lambda: documents_of(spec))
+def _benchmark(spec: TaskSpec) -> UsedSource:
+    return UsedSource(f"benchmark {spec.name}", "test", spec.name, "documents", lambda: documents_of(spec))

@@ -15,9 +15,9 @@ from lorgnette.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from lorgnette.data.pairs import AnyRenderer
-    from lorgnette.data.parts import Part, Purpose
     from lorgnette.data.readers.source import SourceSpec
     from lorgnette.data.sample import Sample
+    from lorgnette.data.used_source import Purpose, UsedSource
     from lorgnette.images.store import ImageStore
 
 Format = Annotated[str | None, typer.Option("--format", help="Which reader; seen from the first rows if not given.")]
@@ -70,21 +70,21 @@ def check(
     if source.endswith(RECIPES):
         of_a_file = (format, split, images, options, limit, model, chat_template, max_text_tokens, held_out)
         given = any(option is not None for option in (*of_a_file, max_bad_share))
-        parts, share = _recipe_parts(source, overrides, has_file_options=given)
+        sources, share = _recipe_sources(source, overrides, has_file_options=given)
     else:
         settle()
         renderer = _renderer(model, chat_template, max_text_tokens)
         spec = _spec(source, split, images, options)
-        parts = [_part(spec, "train", format, limit, renderer)]
-        parts += [_part(replace(spec, path=path), "validation", format, None, renderer) for path in held_out or ()]
+        sources = [_source(spec, "train", format, limit, renderer)]
+        sources += [_source(replace(spec, path=path), "validation", format, None, renderer) for path in held_out or ()]
     page = Path("checks") / f"{Path(source).stem}.html" if report is None else report
     require_report(page)
     with image_store(workers or cores()) as store:
         if show is not None:
-            _show(parts, show, page, store)
+            _show(sources, show, page, store)
         else:
             step = _next_step(source, {"--format": format, "--split": split, "--images": images})
-            _check(parts, store, share, page, fix, source, step)
+            _check(sources, store, share, page, fix, source, step)
 
 
 def split(
@@ -97,7 +97,9 @@ def split(
         typer.Option(min=0, max=16, help="Keep images together that look alike: most differing bits of 64; try 4."),
     ] = None,
     format: Format = None,
-    part: Annotated[str | None, typer.Option("--split", help="Part of the data to split, where it has parts.")] = None,
+    from_split: Annotated[
+        str | None, typer.Option("--split", help="Part of the data to split, where it has parts.")
+    ] = None,
     images: Images = None,
     options: Options = None,
     max_bad_share: Annotated[
@@ -115,12 +117,10 @@ def split(
 
     wanted = parse_shares(shares)
     require_free(output)
-    specs = [_spec(source, part, images, options) for source in sources]
-    parts = [_part(spec, "train", format, None, None) for spec in specs]
+    specs = [_spec(source, from_split, images, options) for source in sources]
+    used = [_source(spec, "train", format, None, None) for spec in specs]
     with image_store(workers or cores()) as store:
-        made = split_files(
-            parts, store, wanted, seed=seed, near_duplicates=near_duplicates, max_bad_share=max_bad_share
-        )
+        made = split_files(used, store, wanted, seed=seed, near_duplicates=near_duplicates, max_bad_share=max_bad_share)
     same = write_split(output, made)
     folder = made.images_in(output)
     say(
@@ -130,7 +130,9 @@ def split(
     )
 
 
-def _recipe_parts(source: str, overrides: list[str] | None, *, has_file_options: bool) -> tuple[list[Part], float]:
+def _recipe_sources(
+    source: str, overrides: list[str] | None, *, has_file_options: bool
+) -> tuple[list[UsedSource], float]:
     if has_file_options:
         raise InputError(
             f"{source}: is a recipe, which says itself what its data is. Next: leave the options of files out, or "
@@ -138,10 +140,10 @@ def _recipe_parts(source: str, overrides: list[str] | None, *, has_file_options:
         )
     settle()
     from lorgnette.recipe.reading import read_recipe  # noqa: PLC0415
-    from lorgnette.recipe_data import parts_of_recipe  # noqa: PLC0415
+    from lorgnette.recipe_data import sources_of_recipe  # noqa: PLC0415
 
     recipe = read_recipe(Path(source), overrides or [])
-    return parts_of_recipe(recipe), recipe.max_bad_share
+    return sources_of_recipe(recipe), recipe.max_bad_share
 
 
 def _spec(path: str, split: str | None, images: str | None, options: list[str] | None) -> SourceSpec:
@@ -155,15 +157,15 @@ def _spec(path: str, split: str | None, images: str | None, options: list[str] |
     return SourceSpec(path, split, images, {name: value.data for name, value in given.items()})
 
 
-def _part(
+def _source(
     spec: SourceSpec, purpose: Purpose, format: str | None, limit: int | None, renderer: AnyRenderer | None
-) -> Part:
-    from lorgnette.data.parts import detect_format, part_of  # noqa: PLC0415
+) -> UsedSource:
+    from lorgnette.data.used_source import detect_format, used_source  # noqa: PLC0415
 
     found = format or detect_format(spec)
     if format is None:
         say(f"{spec.path}: read as {found} (--format to say otherwise)")
-    return part_of("data" if purpose == "train" else "held out", purpose, spec, found, limit, renderer)
+    return used_source("data" if purpose == "train" else "held out", purpose, spec, found, limit, renderer)
 
 
 def _renderer(model: str | None, chat_template: str | None, max_text_tokens: int | None) -> AnyRenderer | None:
@@ -177,30 +179,36 @@ def _renderer(model: str | None, chat_template: str | None, max_text_tokens: int
     return renderer_for(model, chat_template, max_text_tokens)
 
 
-def _show(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore) -> None:
+def _show(sources: Sequence[UsedSource], wanted: str, page: Path, store: ImageStore) -> None:
     from lorgnette.data.check.show import show_row  # noqa: PLC0415
 
-    file = show_row(parts, wanted, page, store, console)
+    file = show_row(sources, wanted, page, store, console)
     say(f"\nWith its images in {file}")
 
 
 def _check(
-    parts: Sequence[Part], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str, step: str
+    sources: Sequence[UsedSource],
+    store: ImageStore,
+    max_bad_share: float,
+    page: Path,
+    fix: Path | None,
+    source: str,
+    step: str,
 ) -> None:
     from lorgnette.data.check.files import names_of, require_empty, write_check, write_fixed  # noqa: PLC0415
-    from lorgnette.data.check.sources import check_parts  # noqa: PLC0415
+    from lorgnette.data.check.sources import check_sources  # noqa: PLC0415
     from lorgnette.data.check.terminal import print_checked  # noqa: PLC0415
     from lorgnette.progress import progress_bar  # noqa: PLC0415
 
     if fix is not None:
         require_empty(fix)
     with progress_bar(console) as progress:
-        checked = check_parts(
-            parts,
+        checked = check_sources(
+            sources,
             store,
             max_bad_share,
             names_of=None if fix is None else names_of,
-            watch=lambda samples, part: _watched(progress, samples, part),
+            watch=lambda samples, source: _watched(progress, samples, source),
         )
     for found in checked:
         print_checked(found, console)
@@ -209,7 +217,7 @@ def _check(
     say(f"The report is in {page}, the same as numbers in {numbers}")
     if fix is not None:
         say(*write_fixed(fix, checked))
-    stopped = [f"{found.part.name}, {found.part.path}: {found.stop}" for found in checked if found.stop]
+    stopped = [f"{found.source.name}, {found.source.path}: {found.stop}" for found in checked if found.stop]
     if stopped:
         raise DataError("\n".join(stopped))
     say(f"Next: {step}")
@@ -222,7 +230,9 @@ def _next_step(source: str, options: Mapping[str, str | None]) -> str:
     return f"lorgnette data split {source} splits{given}"
 
 
-def _watched(progress: Progress, samples: Iterator[Sample | DataError], part: Part) -> Iterator[Sample | DataError]:
+def _watched(
+    progress: Progress, samples: Iterator[Sample | DataError], source: UsedSource
+) -> Iterator[Sample | DataError]:
     from lorgnette.progress import counted  # noqa: PLC0415
 
-    yield from counted(progress, samples, f"checking {part.name}")
+    yield from counted(progress, samples, f"checking {source.name}")

@@ -142,10 +142,10 @@ def _of_mean(scores: np.ndarray, highest: float | None) -> dict[str, Any]:
 
 def _of_corpus(name: str, rows: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Compute a corpus metric and, by drawing rows with replacement, its uncertainty."""
-    parts = np.array(rows, dtype=np.float64)
-    drawn = _drawn(parts, AGGREGATES[name])
+    statistics = np.array(rows, dtype=np.float64)
+    drawn = _drawn(statistics, AGGREGATES[name])
     return {
-        "score": AGGREGATES[name](parts),
+        "score": AGGREGATES[name](statistics),
         "stderr": float(drawn.std(ddof=1)),
         "interval": _bootstrapped(drawn),
         "n": len(rows),

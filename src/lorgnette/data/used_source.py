@@ -25,7 +25,7 @@ LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
-class Part:
+class UsedSource:
     """One source as it is used: to train on, to validate on, or asked as a benchmark.
 
     Attributes:
@@ -49,12 +49,12 @@ class Part:
     encodings: Path | None = None
 
 
-def part_of(
+def used_source(
     name: str, purpose: Purpose, spec: SourceSpec, format: str, limit: int | None, renderer: AnyRenderer | None
-) -> Part:
-    """Return a source as a part; the cache of its renderings is that of training."""
+) -> UsedSource:
+    """Return a source with its use; the cache of its renderings is that of training."""
     variants = VARIANTS.get(format)
-    return Part(
+    return UsedSource(
         name,
         purpose,
         spec.path,
