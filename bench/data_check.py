@@ -71,18 +71,18 @@ def main() -> None:
 def check(file: Path, workers: int, page: Path) -> None:
     """Check the set as the command does, loading of libraries included the first time."""
     from lorgnette.data.check.files import write_check  # noqa: PLC0415
-    from lorgnette.data.check.sources import check_parts  # noqa: PLC0415
-    from lorgnette.data.parts import part_of  # noqa: PLC0415
+    from lorgnette.data.check.sources import check_sources  # noqa: PLC0415
     from lorgnette.data.readers.source import SourceSpec  # noqa: PLC0415
+    from lorgnette.data.used_source import used_source  # noqa: PLC0415
     from lorgnette.images.store import image_store  # noqa: PLC0415
     from lorgnette.recipe_data import renderer_for  # noqa: PLC0415
 
     renderer = renderer_for("starter:language-model", None, 512)
-    part = part_of("data", "train", SourceSpec(str(file)), "llava", None, renderer)
+    source = used_source("data", "train", SourceSpec(str(file)), "llava", None, renderer)
     with image_store(workers) as store:
-        checked = check_parts([part], store, 0.01)
+        checked = check_sources([source], store, 0.01)
         write_check(page, "benchmark", checked, store)
-    assert checked[0].kept == checked[0].read
+    assert checked[0].judged.kept == checked[0].judged.read
 
 
 if __name__ == "__main__":

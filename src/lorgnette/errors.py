@@ -73,7 +73,10 @@ class MissingExtra(InputError):
     """An optional library is missing; the message names the `pip install`."""
 
     def __init__(self, library: str, extra: str) -> None:
-        super().__init__(f"{library} is not installed, and this needs it. Next: pip install 'lorgnette[{extra}]'")
+        super().__init__(
+            f"{library} is not installed, and this needs it. Next: pip install {library}, or all that such work takes: "
+            f"pip install 'lorgnette[{extra}]'"
+        )
 
 
 class RunError(LorgnetteError):

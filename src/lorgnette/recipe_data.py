@@ -1,4 +1,4 @@
-"""The data of a recipe as parts that can be checked: what every stage learns from and is validated on, the benchmarks.
+"""The data of a recipe, to be checked: what every stage learns from and is validated on, and the benchmarks.
 
 Needs the tokenizer and the shapes of the recipe's model, not its weights.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorgnette.data.pairs import AnyRenderer
-from lorgnette.data.parts import Part, Purpose, part_of
 from lorgnette.data.readers.source import SourceSpec
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
-from lorgnette.errors import DataError
+from lorgnette.data.used_source import Purpose, UsedSource, used_source
 from lorgnette.evaluation.tasks import find_task, read_documents
 from lorgnette.models.outline import outline
 from lorgnette.recipe.sections import Recipe, Source, TaskSpec
@@ -19,22 +18,24 @@ from lorgnette.recipe_model import outline_of
 from lorgnette.training.samples import renderer_of
 
 
-def parts_of_recipe(recipe: Recipe) -> list[Part]:
+def sources_of_recipe(recipe: Recipe) -> list[UsedSource]:
     """Return every source of a recipe, stage after stage, and its benchmarks.
 
     Raises:
         InputError: if the model's tokenizer or configuration cannot be used.
     """
     model = outline_of(recipe.model)
-    parts = []
+    used = []
     for stage in recipe.stages:
         renderer = renderer_of(stage, model)
         uses: tuple[tuple[Purpose, tuple[Source, ...]], ...] = (("train", stage.data), ("validation", stage.validation))
         for purpose, sources in uses:
             for source in sources:
                 spec = SourceSpec(source.path, source.split, source.images, source.options)
-                parts.append(part_of(f"{stage.name} {purpose}", purpose, spec, source.format, source.limit, renderer))
-    return parts + [_benchmark(task) for task in (recipe.evaluation.tasks if recipe.evaluation else ())]
+                used.append(
+                    used_source(f"{stage.name} {purpose}", purpose, spec, source.format, source.limit, renderer)
+                )
+    return used + [_benchmark(task) for task in (recipe.evaluation.tasks if recipe.evaluation else ())]
 
 
 def renderer_for(model: str, chat_template: str | None, max_text_tokens: int | None) -> AnyRenderer:
@@ -46,12 +47,18 @@ def renderer_for(model: str, chat_template: str | None, max_text_tokens: int | N
     return outline(model, chat_template).renderer(None, max_text_tokens)
 
 
-def _benchmark(spec: TaskSpec) -> Part:
-    def read() -> Iterator[Sample | DataError]:
-        documents, _ = read_documents(find_task(spec.name, spec.task_options()), spec.split, spec.limit)
-        for number, document in enumerate(documents):
-            question = Turn("user", f"{IMAGE_TAG}\n" * len(document.images) + document.question)
-            turns = (question, Turn("assistant", document.references[0]))
-            yield Sample(document.id, document.images, turns, Origin(f"task {spec.name}", number))
+def documents_of(spec: TaskSpec) -> Iterator[Sample]:
+    """Yield the documents of a benchmark as samples that ask and answer.
 
-    return Part(f"benchmark {spec.name}", "test", spec.name, "documents", read)
+    Raises:
+        DataError: if they cannot be read.
+    """
+    documents, _ = read_documents(find_task(spec.name, spec.task_options()), spec.split, spec.limit)
+    for number, document in enumerate(documents):
+        question = Turn("user", f"{IMAGE_TAG}\n" * len(document.images) + document.question)
+        turns = (question, Turn("assistant", document.references[0]))
+        yield Sample(document.id, document.images, turns, Origin(f"task {spec.name}", number))
+
+
+def _benchmark(spec: TaskSpec) -> UsedSource:
+    return UsedSource(f"benchmark {spec.name}", "test", spec.name, "documents", lambda: documents_of(spec))

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorgnette import cli
+from lorgnette.cli.terminal import as_typed
 from lorgnette.errors import InputError
 from lorgnette.progress import counted, print_table, progress_bar
 
@@ -155,3 +156,20 @@ def test_no_number_of_a_table_is_cut_where_a_terminal_is_narrow() -> None:
         shown[width] = out.getvalue()
     assert " ".join(shown[30].split()) == "stage one language_model: mode lora, parameters 1,234,567,890 [b]"
     assert "│ language_model │ lora │ 1,234,567,890 │" in shown[80]
+
+
+@pytest.mark.parametrize(
+    ("called", "found", "begins"),
+    [
+        (".venv/bin/lorgnette", None, ".venv/bin/lorgnette run"),
+        (".venv/bin/lorgnette", "/usr/bin/lorgnette", "lorgnette run"),
+        ("/src/lorgnette/__main__.py", None, "python -m lorgnette run"),
+        ("/lib/pytest/__main__.py", None, "lorgnette run"),
+    ],
+)
+def test_next_commands_begin_with_what_the_shell_finds(
+    monkeypatch: pytest.MonkeyPatch, called: str, found: str | None, begins: str
+) -> None:
+    monkeypatch.setattr("sys.argv", [called])
+    monkeypatch.setattr("shutil.which", lambda _: found)
+    assert as_typed("Next: lorgnette run my.yaml, or lorgnette's own") == f"Next: {begins} my.yaml, or lorgnette's own"

@@ -37,8 +37,7 @@ def test_the_page_says_the_numbers(pair: tuple[Result, Result], tmp_path: Path) 
     text = Page(report(tmp_path / "out", [pair])).text.replace("\N{NO-BREAK SPACE}", " ")
     assert re.search(r"Better on easy-vqa: \+45\.0 points, 95 % 3\d\.\d to 5\d\.\d\.", text)
     assert (
-        "exact_match 0.300 → 0.750 on 120 held-out questions: 60 answers better, 6 worse, 54 the same, p < 0.001."
-        in text
+        "exact_match 0.300 → 0.750 on 120 test questions: 60 answers better, 6 worse, 54 the same, p < 0.001." in text
     )
     assert "By kind" in text
     for words in ("1,900,000", "versions.torch", "seed: 42", "0.225–0.387", "Holm"):
@@ -149,7 +148,7 @@ def test_a_run_without_results_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("split", "words"),
-    [("test", "on 20 held-out questions:"), ("train", "on 20 training questions:"), ("", "on 20 questions:")],
+    [("test", "on 20 test questions:"), ("train", "on 20 training questions:"), ("", "on 20 questions:")],
 )
 def test_only_held_out_questions_are_called_so(make_result: Make, split: str, words: str, before: list) -> None:
     assert words in summary_text(compare(make_result("a", before), make_result("b", before)).numbers, split)

@@ -13,8 +13,9 @@ import pytest
 
 from lorgnette.data import encodings as module
 from lorgnette.data import rendering
-from lorgnette.data.dataset import Findings, RenderedDataset, RenderedSamples, SharedImageSampler, render_all, weighted
+from lorgnette.data.dataset import RenderedDataset, RenderedSamples, SharedImageSampler, render_all, weighted
 from lorgnette.data.encodings import Encodings, cache_file, fingerprint
+from lorgnette.data.findings import Judged
 from lorgnette.data.readers import read_samples
 from lorgnette.data.rendering import Renderer
 from lorgnette.data.sample import Origin, Sample, Turn
@@ -44,10 +45,10 @@ def bad(number: int) -> RowError:
     return RowError("image cell", f"x.json, row {number}", "no image.")
 
 
-def rendered(samples: list[Any], renderer: Renderer, share: float = 1.0) -> tuple[RenderedSamples, Findings, Encodings]:
+def rendered(samples: list[Any], renderer: Renderer, share: float = 1.0) -> tuple[RenderedSamples, Judged, Encodings]:
     encodings = Encodings(cache_file(renderer, "x.json", "llava", None))
-    kept, findings = render_all(samples, renderer, share, encodings)
-    return kept, findings, encodings
+    kept, judged = render_all(samples, renderer, share, encodings)
+    return kept, judged, encodings
 
 
 def content(kept: RenderedSamples) -> str:
@@ -71,14 +72,14 @@ def test_what_is_kept_small_is_what_rendering_gives(tokenizer, samples: list[Sam
             expected.append(renderer.render(sample))
         except DataError:
             continue
-    kept, findings = render_all(samples, renderer, 1.0)
+    kept, judged = render_all(samples, renderer, 1.0)
     assert list(kept) == expected
     assert len(kept) > 4
-    assert findings.kept == len(expected)
-    assert findings.tokens == sum(len(each.input_ids) for each in expected)
-    assert findings.supervised == sum(each.supervised for each in expected)
-    assert findings.shortened == sum(each.shortened > 0 for each in expected)
-    assert findings.shortened_tokens == sum(each.shortened for each in expected)
+    assert judged.kept == len(expected)
+    assert judged.tokens == sum(len(each.input_ids) for each in expected)
+    assert judged.supervised == sum(each.supervised for each in expected)
+    assert judged.shortened == sum(each.shortened > 0 for each in expected)
+    assert judged.shortened_tokens == sum(each.shortened for each in expected)
 
 
 @pytest.mark.parametrize("more", LIMITS)
@@ -87,8 +88,8 @@ def test_the_second_start_renders_nothing_and_gives_the_same(
 ) -> None:
     renderer = renderer_of(tokenizer, **more)
     rows = [*samples, bad(3), LeftOut("left out: UAV", "x.json, row 4", "says so.")]
-    first, findings, _ = rendered(rows, renderer)
-    plain, plain_findings = render_all(rows, renderer_of(tokenizer, **more), 1.0)
+    first, judged, _ = rendered(rows, renderer)
+    plain, plain_judged = render_all(rows, renderer_of(tokenizer, **more), 1.0)
     second_renderer = renderer_of(tokenizer, **more)
     calls: Counter[str] = Counter()
 
@@ -97,11 +98,11 @@ def test_the_second_start_renders_nothing_and_gives_the_same(
         return Renderer.encode(second_renderer, sample)
 
     monkeypatch.setattr(second_renderer, "encode", counting)
-    second, second_findings, encodings = rendered(rows, second_renderer)
+    second, second_judged, encodings = rendered(rows, second_renderer)
     assert encodings.known == len(encodings) > 4
-    assert sum(calls.values()) == findings.read - findings.kept - 1  # errors are found anew
+    assert sum(calls.values()) == judged.read - judged.kept - 1  # errors are found anew
     assert list(first) == list(second) == list(plain)
-    assert findings == second_findings == plain_findings
+    assert judged == second_judged == plain_judged
     assert content(first) == content(second) == content(plain)
 
 
@@ -213,12 +214,12 @@ def test_mended_and_left_out_rows_are_counted_apart_from_bad_ones(tokenizer) -> 
     mended = ("image tag inserted", "leading answer dropped")
     good = [replace(conversation(f"s{n}", [], "is there a cat?", "no"), mended=mended[:n]) for n in range(3)]
     out = [LeftOut("left out: UAV", "x.json, row 4", "says so.")] * 90
-    kept, findings = render_all([*good, *out, bad(9)], renderer_of(tokenizer), 0.25)
-    assert (findings.read, findings.kept, len(kept)) == (4, 3, 3)
-    assert findings.left_out == {"left out: UAV": 90}
-    assert findings.mended == {"image tag inserted": 2, "leading answer dropped": 1}
-    both = findings + findings
-    assert both.left_out.total() == 180
+    kept, judged = render_all([*good, *out, bad(9)], renderer_of(tokenizer), 0.25)
+    assert (judged.read, judged.kept, len(kept)) == (4, 3, 3)
+    assert judged.counts("leave out") == {"left out: UAV": 90}
+    assert judged.counts("mend") == {"image tag inserted": 2, "leading answer dropped": 1}
+    both = judged + judged
+    assert both.counts("leave out").total() == 180
     assert both.summary()["mended"] == {"image tag inserted": 4, "leading answer dropped": 2}
     with pytest.raises(DataError, match="no sample was read; 90 rows are left out by options"):
         render_all(out, renderer_of(tokenizer), 1.0)

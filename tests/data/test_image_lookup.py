@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lorgnette.data.parts import detect_format
 from lorgnette.data.readers import read_samples
 from lorgnette.data.readers.image_lookup import CocoFolder, ImageFolder, image_folder
 from lorgnette.data.readers.source import SourceSpec
 from lorgnette.data.sample import Sample
+from lorgnette.data.used_source import detect_format
 from lorgnette.errors import DataError, RowError
 from lorgnette.evaluation.tasks import find_task, read_documents
 

@@ -8,8 +8,8 @@ import pytest
 
 from lorgnette.data.rendered import IGNORE_INDEX
 from lorgnette.data.rendering import Renderer
-from lorgnette.data.sample import Origin, Sample, Turn
-from lorgnette.data.templates import TEMPLATES, chat_template, stop_ids
+from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
+from lorgnette.data.templates import TEMPLATES, chat_template, named_like, stop_ids, taking_parts
 from lorgnette.errors import DataError, ModelError
 from small import conversation, make_tokenizer
 
@@ -254,3 +254,47 @@ def test_a_template_is_a_program_that_may_fail(tmp_path: Path, jinja: str, reaso
     with pytest.raises(ModelError, match=reason) as caught:
         chat_template(tokenizer)
     assert "Next: mend its chat template" in str(caught.value)
+
+
+OWN = {
+    "begins with a line break": "\n  {% for m in messages %}\n  {{ m['content'] }}\n{% endfor %}\n x",
+    "looks at the first": (
+        "{% if messages[0].role == 'system' %}S{{ messages[0].content }}{% set messages = messages[1:] %}{% endif %}"
+        "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*TEMPLATES, *OWN])
+def test_templates_take_parts_as_the_texts_that_are_trained_with(tmp_path: Path, name: str) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    jinja = TEMPLATES[name].jinja if name in TEMPLATES else OWN[name]
+    taking = taking_parts(tokenizer, jinja)
+    assert taking != jinja
+    assert taking_parts(tokenizer, taking) == taking
+    assert named_like(taking) == named_like(jinja) == (name if name in TEMPLATES else None)
+
+    def told(template: str, *contents: object) -> str:
+        roles = ("user", "assistant", "user")
+        messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
+        return tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+
+    text, image = lambda words: {"type": "text", "text": words}, {"type": "image", "url": "a.png"}
+    texts = (f"{IMAGE_TAG}\n{IMAGE_TAG}\nwhat? \n и", "a cat", "where?")
+    assert told(taking, *texts) == told(jinja, *texts)
+    parts = ([text("what? "), image, text(" и"), image], [text("a cat")], "where?")
+    assert told(taking, *parts) == told(jinja, f"{IMAGE_TAG}\n{IMAGE_TAG}\nwhat? \n и", "a cat", "where?")
+    placed = [text(f"what {IMAGE_TAG} is"), image]
+    assert told(taking, placed) == told(jinja, f"what {IMAGE_TAG} is")
+
+
+def test_templates_that_take_parts_in_their_own_way_stay(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    only = (
+        "{% for m in messages %}{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% else %}<image>"
+        "{% endif %}{% endfor %}{% endfor %}"
+    )
+    for jinja in (only, "{{ raise_exception('no') }}", "{% for"):
+        assert taking_parts(tokenizer, jinja) == jinja

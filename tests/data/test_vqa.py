@@ -118,11 +118,11 @@ def test_stubs_are_counted_and_are_no_bad_rows(tmp_path: Path) -> None:
     tokenizer = make_tokenizer(tmp_path / "tokenizer")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
     renderer = Renderer(chat_template(tokenizer, "chatml"), tokenizer.convert_tokens_to_ids("<image>"), 2)
-    _, findings = render_all(samples, renderer, max_bad_share=0.25)
-    assert (findings.read, findings.kept) == (4, 3)
-    assert findings.left_out == {"inactive": 2}
-    assert findings.dropped == {"no answer": 1}
-    assert findings.mended == {"count given as a range": 1}
+    _, judged = render_all(samples, renderer, max_bad_share=0.25)
+    assert (judged.read, judged.kept) == (4, 3)
+    assert judged.counts("leave out") == {"inactive": 2}
+    assert judged.counts("drop") == {"no answer": 1}
+    assert judged.counts("mend") == {"count given as a range": 1}
 
 
 @pytest.mark.parametrize("content", ["rsvqa", "vqa v2", "table"])

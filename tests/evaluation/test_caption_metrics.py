@@ -11,7 +11,12 @@ import pytest
 
 from lorgnette.evaluation.metrics.aggregate import AGGREGATES
 from lorgnette.evaluation.metrics.cider import cider
-from lorgnette.evaluation.metrics.coco_captions import bleu_from_parts, bleu_parts, meteor_from_parts, rouge_l
+from lorgnette.evaluation.metrics.coco_captions import (
+    bleu_from_statistics,
+    bleu_statistics,
+    meteor_from_statistics,
+    rouge_l,
+)
 from lorgnette.evaluation.metrics.coco_java import meteor_statistics
 from lorgnette.evaluation.metrics.ptb import ptb_java, ptb_like
 
@@ -54,13 +59,13 @@ def test_cider_where_it_is_at_its_limits(vectors, captions) -> None:
 
 def test_bleu_equals_coco_caption(vectors, captions) -> None:
     given = vectors("captions")
-    parts = [bleu_parts(*pair) for pair in zip(*captions, strict=True)]
+    statistics = [bleu_statistics(*pair) for pair in zip(*captions, strict=True)]
     for order in range(1, 5):
-        each = [bleu_from_parts(row, order) for row in parts]
+        each = [bleu_from_statistics(row, order) for row in statistics]
         assert each == pytest.approx(given["bleu_each"][order - 1], **EXACT)
-        assert AGGREGATES[f"bleu_{order}"](parts) == pytest.approx(given["bleu"][order - 1], **EXACT)
+        assert AGGREGATES[f"bleu_{order}"](statistics) == pytest.approx(given["bleu"][order - 1], **EXACT)
         # a row keeps only the numbers that its order needs
-        assert AGGREGATES[f"bleu_{order}"]([row[: 2 + 2 * order] for row in parts]) == pytest.approx(
+        assert AGGREGATES[f"bleu_{order}"]([row[: 2 + 2 * order] for row in statistics]) == pytest.approx(
             given["bleu"][order - 1], **EXACT
         )
 
@@ -91,7 +96,7 @@ def test_the_java_programs_when_asked(vectors, captions) -> None:
     assert ptb_java(awkward)[0::4] == ["", "a b"]
     assert len(ptb_java(awkward)) == len(awkward)
     statistics = meteor_statistics(*captions)
-    assert [meteor_from_parts(row) for row in statistics] == pytest.approx(given["meteor_each"], **EXACT)
+    assert [meteor_from_statistics(row) for row in statistics] == pytest.approx(given["meteor_each"], **EXACT)
     assert AGGREGATES["meteor_1_5"](statistics) == pytest.approx(given["meteor"], **EXACT)
 
 
@@ -124,10 +129,10 @@ def test_random_caption_sets_equal_pycocoevalcap() -> None:
         res = {number: [text] for number, text in enumerate(candidates)}
         assert cider(candidates, references) == pytest.approx(list(Cider().compute_score(gts, res)[1]), **EXACT), seed
         bleus, each = Bleu(4).compute_score(gts, res, verbose=0)
-        parts = [bleu_parts(*pair) for pair in zip(candidates, references, strict=True)]
+        statistics = [bleu_statistics(*pair) for pair in zip(candidates, references, strict=True)]
         for order in range(1, 5):
-            assert AGGREGATES[f"bleu_{order}"](parts) == pytest.approx(bleus[order - 1], **EXACT), seed
-            ours = [bleu_from_parts(row, order) for row in parts]
+            assert AGGREGATES[f"bleu_{order}"](statistics) == pytest.approx(bleus[order - 1], **EXACT), seed
+            ours = [bleu_from_statistics(row, order) for row in statistics]
             assert ours == pytest.approx(each[order - 1], **EXACT), seed
         ours = [rouge_l(*pair) for pair in zip(candidates, references, strict=True)]
         assert ours == pytest.approx(list(Rouge().compute_score(gts, res)[1]), **EXACT), seed

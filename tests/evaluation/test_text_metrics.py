@@ -29,16 +29,16 @@ GUIDE_REFERENCES = [
 ]
 
 
-def corpus(name: str, parts_of, said, references) -> float:
-    return AGGREGATES[name]([parts_of(*pair) for pair in zip(said, references, strict=True)])
+def corpus(name: str, statistics_of, said, references) -> float:
+    return AGGREGATES[name]([statistics_of(*pair) for pair in zip(said, references, strict=True)])
 
 
 def test_sacrebleus_own_example(vectors) -> None:
     given = vectors("text")
-    assert corpus("sacrebleu", text.sacrebleu_parts, SAID, REFERENCES) == pytest.approx(
+    assert corpus("sacrebleu", text.sacrebleu_statistics, SAID, REFERENCES) == pytest.approx(
         given["sacrebleu_readme"][1], **EXACT
     )
-    assert corpus("chrf", text.chrf_parts, SAID, REFERENCES) == pytest.approx(given["chrf_readme"][1], **EXACT)
+    assert corpus("chrf", text.chrf_statistics, SAID, REFERENCES) == pytest.approx(given["chrf_readme"][1], **EXACT)
     signatures = text.sacrebleu_signatures([2, 2, 2])
     end = f"version:{sacrebleu.__version__}"
     assert signatures["sacrebleu"] == given["sacrebleu_readme"][2].rpartition("version")[0] + end
@@ -57,10 +57,10 @@ def test_signatures_are_sacrebleus_own() -> None:
 
 def test_russian_equals_sacrebleu() -> None:
     streams = list(zip(*RUSSIAN_REFERENCES, strict=True))
-    ours = corpus("sacrebleu", text.sacrebleu_parts, RUSSIAN, RUSSIAN_REFERENCES)
+    ours = corpus("sacrebleu", text.sacrebleu_statistics, RUSSIAN, RUSSIAN_REFERENCES)
     assert ours == pytest.approx(sacrebleu.corpus_bleu(RUSSIAN, streams).score, **EXACT)
     assert ours > 5
-    ours = corpus("chrf", text.chrf_parts, RUSSIAN, RUSSIAN_REFERENCES)
+    ours = corpus("chrf", text.chrf_statistics, RUSSIAN, RUSSIAN_REFERENCES)
     assert ours == pytest.approx(sacrebleu.corpus_chrf(RUSSIAN, streams).score, **EXACT)
 
 
@@ -69,10 +69,10 @@ def test_the_russian_vectors_of_sacrebleu(vectors) -> None:
     given = vectors("text")
     one, said = "Кот лежит на столе.", ["Кот лежит на столе.", "Собака весело бежит по нашей улице."]
     references = [["Кот сидит на столе."], ["Собака быстро бежит по нашей улице."]]
-    alone = corpus("sacrebleu", text.sacrebleu_parts, [one], references[:1])
+    alone = corpus("sacrebleu", text.sacrebleu_statistics, [one], references[:1])
     assert alone == pytest.approx(given["ru_sent_bleu_default_exp"], **EXACT)
     for expected in given["ru_sacrebleu"]:
-        assert corpus("sacrebleu", text.sacrebleu_parts, said, references) == pytest.approx(expected, **EXACT)
+        assert corpus("sacrebleu", text.sacrebleu_statistics, said, references) == pytest.approx(expected, **EXACT)
 
 
 def test_corpus_bleu_of_nltks_example(vectors) -> None:
@@ -80,7 +80,7 @@ def test_corpus_bleu_of_nltks_example(vectors) -> None:
     given = vectors("text")
     said = [GUIDE, "he read the book because he was interested in world history"]
     references = [GUIDE_REFERENCES, ["he was interested in world history because he read the book"]]
-    made = corpus("sacrebleu", text.sacrebleu_parts, said, references)
+    made = corpus("sacrebleu", text.sacrebleu_statistics, said, references)
     assert made == pytest.approx(given["sacrebleu_corpus_same"][0], **EXACT)
     assert made / 100 == pytest.approx(given["nltk_corpus_bleu"], **EXACT)
 
@@ -94,9 +94,9 @@ def test_random_texts_equal_sacrebleu() -> None:
         said = [" ".join(draw.choices(words, k=draw.randint(0, 12))) for _ in range(size)]
         references = [[" ".join(draw.choices(words, k=draw.randint(1, 12))) for _ in range(2)] for _ in range(size)]
         streams = list(zip(*references, strict=True))
-        ours = corpus("sacrebleu", text.sacrebleu_parts, said, references)
+        ours = corpus("sacrebleu", text.sacrebleu_statistics, said, references)
         assert ours == pytest.approx(sacrebleu.corpus_bleu(said, streams).score, **EXACT)
-        ours = corpus("chrf", text.chrf_parts, said, references)
+        ours = corpus("chrf", text.chrf_statistics, said, references)
         assert ours == pytest.approx(sacrebleu.corpus_chrf(said, streams).score, **EXACT)
 
 
@@ -168,8 +168,8 @@ def test_meteor_takes_synonyms_where_they_are_given() -> None:
 
 
 def test_bleu_of_nothing_is_zero() -> None:
-    assert corpus("sacrebleu", text.sacrebleu_parts, [""], [["кот"]]) == 0.0
-    assert corpus("chrf", text.chrf_parts, [""], [["кот"]]) == 0.0
+    assert corpus("sacrebleu", text.sacrebleu_statistics, [""], [["кот"]]) == 0.0
+    assert corpus("chrf", text.chrf_statistics, [""], [["кот"]]) == 0.0
 
 
 def test_a_mean_of_kinds() -> None:

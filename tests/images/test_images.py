@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, RowError
 from lorgnette.images import opening as images
 from lorgnette.images.opening import keep_image, open_image, read_pixels
+from lorgnette.models.conversion.convert import padded
 from lorgnette.models.loading import Llava
 
 
@@ -70,6 +73,27 @@ def test_bytes_normalised_on_the_device_equal_the_processors_own_numbers(llava: 
     assert bytes_.dtype == np.uint8
     expected = processor(open_image(pictures[0]), return_tensors="pt")["pixel_values"]
     assert torch.allclose(llava.scale.normalise(torch.from_numpy(bytes_)[None]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("processor", "fits", "huge"),
+    [
+        (CLIPImageProcessorPil(size={"shortest_edge": 336}), (1, 300), (2000, 1)),
+        (CLIPImageProcessorPil(size={"height": 32, "width": 32}), (60_000, 1), None),
+        (padded(CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)), (5_000, 1), (1, 15_000)),
+    ],
+    ids=["scaled", "squeezed", "padded"],
+)
+def test_a_line_is_not_scaled_or_padded_to_gigabytes(
+    tmp_path: Path, processor: Any, fits: tuple[int, int], huge: tuple[int, int] | None
+) -> None:
+    Image.new("1", fits).save(tmp_path / "fits.png")
+    assert read_pixels(processor, tmp_path / "fits.png").ndim == 3
+    if huge is not None:
+        Image.new("1", huge).save(tmp_path / "huge.png")
+        with pytest.raises(RowError, match=r"pixels become .* Allowed: 200,000,000") as error:
+            read_pixels(processor, tmp_path / "huge.png")
+        assert error.value.kind == "image huge"
 
 
 def test_images_from_inside_a_data_file_are_kept_once_by_content(

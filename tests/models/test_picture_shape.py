@@ -53,8 +53,8 @@ def test_padding_is_llavas(name: str, size: tuple[int, int]) -> None:
     image = picture(*size)
     plain = type(processor)(**{k: v for k, v in processor.to_dict().items() if k != "image_processor_type"})
     set_side(plain, 32)  # the whole square, also where the processor would cut a margin off
-    expected = pixels_of(plain, on_a_square(image, processor.image_mean))
-    assert np.array_equal(pixels_of(ours, image), expected)
+    expected = pixels_of(plain, "p", on_a_square(image, processor.image_mean))
+    assert np.array_equal(pixels_of(ours, "p", image), expected)
     assert expected.shape == (3, 32, 32)
 
 
@@ -68,9 +68,9 @@ def test_a_built_model_keeps_its_way_in_its_folder(
     save_llava(made, tmp_path / "made", {"kind": "base"})
     again = load_llava(str(tmp_path / "made"))
     assert again.picture_shape == "padded"
-    expected = pixels_of(made.processor.image_processor, image)
-    assert np.array_equal(pixels_of(again.processor.image_processor, image), expected)
-    assert not np.array_equal(pixels_of(cropped.processor.image_processor, image), expected)
+    expected = pixels_of(made.processor.image_processor, "p", image)
+    assert np.array_equal(pixels_of(again.processor.image_processor, "p", image), expected)
+    assert not np.array_equal(pixels_of(cropped.processor.image_processor, "p", image), expected)
     plain = AutoProcessor.from_pretrained(tmp_path / "made", backend="pil")
     theirs = plain.image_processor(image, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"][0]
     assert np.array_equal(theirs, expected)

@@ -163,3 +163,12 @@ def test_the_setting_of_rut5_large_has_its_published_number_of_parameters(tmp_pa
     assert sum(part.trainable for part in parts) == 2_379_776
     assert sum(part.parameters for part in parts) == 740_047_872
     assert {part.part: part.trainable for part in parts} == {"language_model": 2_359_296, "soft_prompt": 20_480}
+
+
+def test_what_else_ends_an_answer_for_generate_ends_none_here(small: TextToText) -> None:
+    """A model's own list of ends may be longer than ours; its loop would end, and nobody would be told."""
+    prompt = small.renderer().render_prompt("0", (), (Turn("user", "What is this?"),))
+    (expected,) = answer_batch(small, [prompt], 6)
+    assert len(expected.ids) > 1
+    small.core.generation_config.eos_token_id = [small.tokenizer.eos_token_id, expected.ids[0]]
+    assert answer_batch(small, [prompt], 6) == [expected]

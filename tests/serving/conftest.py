@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
-import uvicorn
 
 from lorgnette.models.learner import Learner
 from lorgnette.serving.answering import Answering
 from lorgnette.serving.api import Served, build_api
 from lorgnette.serving.prompts import Prompter
+from lorgnette.serving.server import Server
 
 Serve = Callable[..., str]
 
 
 @contextmanager
-def served(learner: Learner, *, max_new_tokens: int = 12, batch_size: int = 8, key: str | None = None) -> Iterator[str]:
-    """Serve a model until the end of the block; gives its address."""
+def running(
+    learner: Learner, *, max_new_tokens: int = 12, batch_size: int = 8, key: str | None = None
+) -> Iterator[tuple[str, Server]]:
+    """Serve a model until the end of the block; gives its address and the server."""
     prompter = Prompter(learner, max_new_tokens)
     answering = Answering(learner, batch_size)
-    api = build_api(Served("small", "sha256:0", prompter.asked, answering, key))
-    server = uvicorn.Server(uvicorn.Config(api, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        answering.close()
+    server = Server(build_api(Served("small", "sha256:0", prompter.asked, answering, key)), answering.stop)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        port = listening.getsockname()[1]
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+        try:
+            yield f"http://127.0.0.1:{port}", server
+        finally:
+            server.should_exit = True
+            thread.join()
+            answering.close()
 
 
 @pytest.fixture
@@ -42,4 +47,10 @@ def serve() -> Iterator[Serve]:
     from contextlib import ExitStack
 
     with ExitStack() as stack:
-        yield lambda learner, **settings: stack.enter_context(served(learner, **settings))
+        yield lambda learner, **settings: stack.enter_context(running(learner, **settings))[0]
+
+
+@pytest.fixture
+def run_server() -> Callable[..., AbstractContextManager[tuple[str, Server]]]:
+    """Serve a model until the end of a block: address and server."""
+    return running

@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lorgnette.data.sample import Turn
+from lorgnette.images import opening
 from lorgnette.inference import engine
+from lorgnette.inference.decoding import LEAST_TEMPERATURE, Decoding
 from lorgnette.models.llava import Llava
 from lorgnette.serving import answering, api, messages
 from lorgnette.serving.answering import Answering
@@ -92,7 +95,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "a temperature as text": (HI | {"temperature": "hot"}, 400, "temperature"),
     "tokens without end": (HI | {"max_tokens": 10**30}, 400, "max_tokens"),
     "no tokens": (HI | {"max_tokens": 0}, 400, "max_tokens"),
-    "more tokens than allowed": (HI | {"max_tokens": 13}, 400, r"13\. Allowed: 12 .*max-new-tokens"),
+    "more tokens than the prompt leaves": (HI | {"max_tokens": 2_048}, 400, r"2,048\. Allowed: 2,0\d\d, of 2,048 with"),
     "a seed out of range": (HI | {"seed": 1 << 70}, 400, "seed"),
     "another model": (HI | {"model": "gpt-4"}, 404, "Served: 'small'"),
     "more than the model reads": (user("no " * 5_000), 400, r"tokens, images included\. Allowed: "),
@@ -106,6 +109,17 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "half an image": (user(text("?"), image(data_url(noisy()[:2000]))), 400, "image 0: cannot be decoded"),
     "another kind of file": (user(text("?"), image(data_url(b"<svg/>", "text/xml"))), 400, "Allowed: data:image"),
     "PostScript": (user(text("?"), image(data_url(b"%!PS-Adobe-3.0 EPSF-3.0\n"))), 400, "not an image"),
+    "too many parts": (user(*[0] * 2_001), 400, r"2,001 texts and images\. Allowed: 2,000"),
+    "too many parts in all": ({"messages": [user(*[0] * 500)["messages"][0]] * 5}, 400, "2,500 texts and images"),
+    "only the first wrong part is told": (user(*[0] * 2_000), 400, r"^(?!.*\.1: )"),
+    "only the first unknown field is told": (
+        {"messages": [HI["messages"][0] | {f"x{n}": 0 for n in range(9)}]},
+        400,
+        r"^messages\.0: there is no field 'x0'\.$",
+    ),
+    "only the first wrong message is told": ({"messages": [0] * 1_000}, 400, r"^messages\.0: [^;]*$"),
+    "too many ends": (HI | {"stop": ["x"] * 33}, 400, "at most 32 items"),
+    "an end that is too long": (HI | {"stop": "x" * 501}, 400, "at most 500 characters"),
     "an image that unpacks to gigabytes": (user(text("?"), image(data_url(png(20_000, 20_000)))), 400, "pixels"),
     "images that do so together": (
         user(text("?"), *[image(data_url(png(6_000 + n, 6_000))) for n in range(4)]),
@@ -133,6 +147,13 @@ def test_each_is_told_what_is_wrong_and_the_next_is_answered(address: str) -> No
     assert post(address, HI).json()["choices"] == expected
 
 
+def test_a_line_that_would_be_scaled_up_to_gigabytes_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "MAX_MADE", 10_000)
+    refused = post(address, user(text("?"), image(data_url(png(1_000, 1)))))
+    assert refused.status_code == 400
+    assert "image 0: 1000 x 1 pixels become" in refused.json()["error"]["message"]
+
+
 def test_a_body_without_end_is_refused_before_it_is_read(address: str) -> None:
     def endless() -> Iterator[bytes]:
         yield b'{"messages": "'
@@ -146,7 +167,11 @@ def test_a_body_without_end_is_refused_before_it_is_read(address: str) -> None:
 
 
 def test_a_page_of_another_site_cannot_ask_by_a_plain_form(address: str) -> None:
-    assert post(address, HI, **{"Content-Type": "text/plain"}).status_code == 400
+    form = "application/x-www-form-urlencoded"
+    for kind in ("text/plain", form):
+        refused = post(address, HI, **{"Content-Type": kind})
+        assert refused.status_code == 400
+        assert f"Content-Type is '{kind}'. Next: send the header" in refused.json()["error"]["message"]
 
 
 def test_a_key_is_demanded_where_one_is_set(llava: Llava, serve: Serve) -> None:
@@ -154,7 +179,11 @@ def test_a_key_is_demanded_where_one_is_set(llava: Llava, serve: Serve) -> None:
     assert post(address, HI).status_code == 401
     assert post(address, HI, Authorization="Bearer wrong").status_code == 401
     assert httpx.get(f"{address}/v1/models").status_code == 401
+    assert httpx.get(f"{address}/openapi.json").status_code == 401
     assert httpx.get(f"{address}/health").status_code == 200
+    assert post(address, b"{").status_code == 401  # nothing of a stranger's body is looked at
+    shown = {b"Authorization": "Bearer secret ключ".encode()}
+    assert httpx.get(f"{address}/v1/models", headers=shown).status_code == 200
 
 
 def test_fields_that_ask_for_nothing_are_taken(address: str) -> None:
@@ -169,6 +198,16 @@ def test_fields_that_ask_for_nothing_are_taken(address: str) -> None:
         "temperature": 0,
     }
     assert post(address, HI | neutral | ignored).json()["choices"] == expected
+    said = {name: (*allowed, None)[0] for name, allowed in messages.NEUTRAL_OF_MESSAGE.items()}
+    assert post(address, {"messages": [HI["messages"][0] | said]}).json()["choices"] == expected
+
+
+def test_a_temperature_that_leaves_one_token_is_none(address: str) -> None:
+    """Dividing by it would give infinities, whose differences are no numbers, and end the others' answers too."""
+    expected = post(address, HI).json()["choices"]
+    for temperature in (5e-324, 1e-40, 1e-6, 9e-6):
+        assert post(address, HI | {"temperature": temperature}).json()["choices"] == expected
+    assert post(address, HI | {"temperature": LEAST_TEMPERATURE, "seed": 0}).json()["choices"] == expected
 
 
 def test_a_failure_of_the_model_is_told_and_the_next_is_answered(
@@ -207,7 +246,7 @@ def test_too_many_are_turned_away_at_once(llava: Llava, serve: Serve, monkeypatc
 
 def test_nothing_is_said_to_those_who_are_gone(llava: Llava, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer of a million tokens ends at its next one when its client hangs up, streamed or whole."""
-    monkeypatch.setattr("lorgnette.serving.prompts.context_of", lambda _: None)
+    monkeypatch.setattr("lorgnette.serving.prompts.context_of", lambda _: 1 << 30)
     monkeypatch.setattr(api, "LOOKS_EVERY", 0.05)
     monkeypatch.setattr("lorgnette.serving.answering.ending_ids", lambda _: frozenset())
     answered: list[int] = []
@@ -245,18 +284,38 @@ def _hang_up(address: str, body: dict[str, Any]) -> None:
                 raise Enough
 
 
-def test_stopping_gives_up_what_is_open(llava: Llava) -> None:
-    from lorgnette.data.sample import Turn
-    from lorgnette.inference.decoding import Decoding
-
-    open_ended = Answering(llava, 4)
-    open_ended._ending = frozenset()
+def open_ended(llava: Llava, monkeypatch: pytest.MonkeyPatch) -> tuple[Answering, answering.Asked]:
+    """Answer one prompt at a time, and a prompt whose answer has no end."""
+    monkeypatch.setattr(answering, "ending_ids", lambda _: frozenset())
     prompt = llava.renderer().render_prompt("0", (), (Turn("user", "What is this?"),))
+    return Answering(llava, 1), answering.Asked(prompt, {}, Decoding(1_000_000))
+
+
+def test_stopping_gives_up_what_is_open(llava: Llava, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, asked = open_ended(llava, monkeypatch)
     heard: list[Any] = []
-    open_ended.ask(answering.Asked(prompt, {}, Decoding(1_000_000)), heard.append)
+    waits: list[Any] = []
+    answers.ask(asked, heard.append)
+    answers.ask(asked, waits.append)
     while len(heard) < 3:
         time.sleep(0.01)
-    open_ended.close()
-    assert isinstance(heard[-1], Exception)
+    answers.close()
+    assert [type(last[-1]) for last in (heard, waits)] == [answering.Busy] * 2
+    assert len(waits) == 1
     with pytest.raises(answering.Busy, match="being stopped"):
-        open_ended.ask(answering.Asked(prompt, {}, Decoding(1)), heard.append)
+        answers.ask(asked, heard.append)
+
+
+def test_whoever_hangs_up_while_waiting_takes_nobodys_place(llava: Llava, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "MOST_WAITING", 2)
+    answers, asked = open_ended(llava, monkeypatch)
+    heard: list[Any] = []
+    answers.ask(asked, heard.append)
+    while not heard:
+        time.sleep(0.01)
+    first, _ = (answers.ask(asked, heard.append) for _ in range(2))
+    with pytest.raises(answering.Busy, match="2 requests are waiting"):
+        answers.ask(asked, heard.append)
+    first.leave()
+    answers.ask(asked, heard.append)
+    answers.close()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 from openai.types.chat import ChatCompletion
@@ -111,6 +113,8 @@ def test_length_and_stop_strings_end_an_answer(llava: Llava, serve: Serve) -> No
     free = ask(address, "What is this?")
     assert (free.choices[0].finish_reason, free.usage.completion_tokens) == ("length", 12)
     text = free.choices[0].message.content
+    long = ask(address, "What is this?", max_tokens=40)  # more than a request that does not say gets
+    assert (long.choices[0].finish_reason, long.usage.completion_tokens) == ("length", 40)
     short = ask(address, "What is this?", max_tokens=3)
     assert (short.choices[0].finish_reason, short.usage.completion_tokens) == ("length", 3)
     assert text.startswith(short.choices[0].message.content)
@@ -119,6 +123,13 @@ def test_length_and_stop_strings_end_an_answer(llava: Llava, serve: Serve) -> No
     assert stopped.choices[0].finish_reason == "stop"
     assert stopped.choices[0].message.content == text[: text.index(middle)].rstrip()
     assert stopped.usage.completion_tokens < 12
+
+
+def test_the_model_is_found_by_its_name(llava: Llava, serve: Serve) -> None:
+    client = openai.OpenAI(base_url=f"{serve(llava)}/v1", api_key="any", max_retries=0)
+    assert [model.id for model in client.models.list()] == [client.models.retrieve("small").id] == ["small"]
+    with pytest.raises(openai.NotFoundError, match="Did you mean 'small'"):
+        client.models.retrieve("smal")
 
 
 def test_a_seed_draws_the_same_answer_again(llava: Llava, serve: Serve) -> None:
@@ -158,3 +169,29 @@ def test_a_conversation_with_turns_is_rendered_as_in_training(llava: Llava, serv
             ],
         )
         assert made.choices[0].message.content == expected
+
+
+def test_an_answer_can_be_sent_back_as_it_came(llava: Llava, serve: Serve) -> None:
+    client = openai.OpenAI(base_url=f"{serve(llava)}/v1", api_key="any")
+    asked = [{"role": "user", "content": "What is this?"}]
+    first = client.chat.completions.create(model="small", messages=asked).choices[0].message
+    again = {"role": "user", "content": "Where?"}
+    plain = {"role": "assistant", "content": first.content}
+    answers = [
+        client.chat.completions.create(model="small", messages=[*asked, answer, again]).choices
+        for answer in (plain, first, first.model_dump())
+    ]
+    assert answers[0] == answers[1] == answers[2]
+    # a model may have answered nothing
+    assert client.chat.completions.create(model="small", messages=[*asked, plain | {"content": ""}, again]).choices
+
+
+def test_a_stream_is_ascii(llava: Llava, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some clients break lines wherever Unicode does, which would break an event in two."""
+    said = "Где\u2028чашка\x85?"
+    monkeypatch.setattr("lorgnette.serving.answering.text_of", lambda _, ids: said if len(ids) > 2 else "")
+    asked = {"messages": [{"role": "user", "content": "?"}], "stream": True, "max_tokens": 4}
+    with httpx.stream("POST", f"{serve(llava)}/v1/chat/completions", json=asked, timeout=60) as stream:
+        events = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
+    assert events.pop() == "[DONE]"
+    assert "".join(json.loads(event)["choices"][0]["delta"].get("content", "") for event in events) == said

@@ -61,3 +61,12 @@ def test_text_comes_as_soon_as_it_is_certain() -> None:
 @pytest.mark.parametrize("text", ["", " ", "\n"])
 def test_an_answer_without_text_shows_nothing(text: str) -> None:
     assert "".join(shown(text, ["a"])[0]) == ""
+
+
+def test_a_tokenizer_that_changes_what_it_wrote_loses_nothing_of_the_whole() -> None:
+    texts = ["it", "it '", "it's", "it's a", "it's a cat"]
+    growing = GrowingText(lambda ids: texts[len(ids) - 1])
+    for length in range(1, 6):
+        assert growing.grow(range(length))[1] is False
+    growing.end(range(5))
+    assert growing.whole == "it's a cat"

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from lorgnette import __version__
 from lorgnette.cli import comparisons, data, making, model, recipes, results, road, serving
-from lorgnette.cli.terminal import console, errors
+from lorgnette.cli.terminal import as_typed, console, errors
 from lorgnette.errors import LorgnetteError, is_out_of_memory
 from lorgnette.processes import is_main
 
@@ -98,6 +98,7 @@ def main() -> None:
 
 def _tell(label: str, message: str) -> None:
     """Print a message; what it quotes of files and their names must not drive the terminal."""
+    message = as_typed(message)
     clean = "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in message)
     errors.print(Text.assemble((label, "bold red"), clean), soft_wrap=True)
 

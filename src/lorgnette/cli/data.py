@@ -15,11 +15,11 @@ from lorgnette.cli.terminal import Overrides, console, named_values, say, settle
 from lorgnette.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from lorgnette.data.check.findings import Checked
+    from lorgnette.data.check.checked import Checked
     from lorgnette.data.pairs import AnyRenderer
-    from lorgnette.data.parts import Part, Purpose
     from lorgnette.data.readers.source import SourceSpec
     from lorgnette.data.sample import Sample
+    from lorgnette.data.used_source import Purpose, UsedSource
     from lorgnette.images.store import ImageStore
 
 Format = Annotated[str | None, typer.Option("--format", help="Which reader; seen from the first rows if not given.")]
@@ -72,20 +72,20 @@ def check(
     if source.endswith(RECIPES):
         of_a_file = (format, split, images, options, limit, model, chat_template, max_text_tokens, held_out)
         given = any(option is not None for option in (*of_a_file, max_bad_share))
-        parts, share = _recipe_parts(source, overrides, has_file_options=given)
+        sources, share = _recipe_sources(source, overrides, has_file_options=given)
     else:
         settle()
         renderer = _renderer(model, chat_template, max_text_tokens)
         spec = _spec(source, split, images, options)
-        parts = [_part(spec, "train", format, limit, renderer)]
-        parts += [_part(replace(spec, path=path), "validation", format, None, renderer) for path in held_out or ()]
+        sources = [_source(spec, "train", format, limit, renderer)]
+        sources += [_source(replace(spec, path=path), "validation", format, None, renderer) for path in held_out or ()]
     page = Path("checks") / f"{Path(source).stem}.html" if report is None else report
     require_report(page)
     with image_store(workers or cores()) as store:
         if show is not None:
-            _show(parts, show, page, store)
+            _show(sources, show, page, store)
         else:
-            _check(parts, store, share, page, fix, source)
+            _check(sources, store, share, page, fix, source)
 
 
 def split(
@@ -98,7 +98,9 @@ def split(
         typer.Option(min=0, max=16, help="Keep images together that look alike: most differing bits of 64; try 4."),
     ] = None,
     format: Format = None,
-    part: Annotated[str | None, typer.Option("--split", help="Part of the data to split, where it has parts.")] = None,
+    from_split: Annotated[
+        str | None, typer.Option("--split", help="Part of the data to split, where it has parts.")
+    ] = None,
     images: Images = None,
     options: Options = None,
     max_bad_share: Annotated[
@@ -116,12 +118,10 @@ def split(
 
     wanted = parse_shares(shares)
     require_free(output)
-    specs = [_spec(source, part, images, options) for source in sources]
-    parts = [_part(spec, "train", format, None, None) for spec in specs]
+    specs = [_spec(source, from_split, images, options) for source in sources]
+    used = [_source(spec, "train", format, None, None) for spec in specs]
     with image_store(workers or cores()) as store:
-        made = split_files(
-            parts, store, wanted, seed=seed, near_duplicates=near_duplicates, max_bad_share=max_bad_share
-        )
+        made = split_files(used, store, wanted, seed=seed, near_duplicates=near_duplicates, max_bad_share=max_bad_share)
     same = write_split(output, made)
     folder = made.images_in(output)
     say(
@@ -131,7 +131,9 @@ def split(
     )
 
 
-def _recipe_parts(source: str, overrides: list[str] | None, *, has_file_options: bool) -> tuple[list[Part], float]:
+def _recipe_sources(
+    source: str, overrides: list[str] | None, *, has_file_options: bool
+) -> tuple[list[UsedSource], float]:
     if has_file_options:
         raise InputError(
             f"{source}: is a recipe, which says itself what its data is. Next: leave the options of files out, or "
@@ -139,10 +141,10 @@ def _recipe_parts(source: str, overrides: list[str] | None, *, has_file_options:
         )
     settle()
     from lorgnette.recipe.reading import read_recipe  # noqa: PLC0415
-    from lorgnette.recipe_data import parts_of_recipe  # noqa: PLC0415
+    from lorgnette.recipe_data import sources_of_recipe  # noqa: PLC0415
 
     recipe = read_recipe(Path(source), overrides or [])
-    return parts_of_recipe(recipe), recipe.max_bad_share
+    return sources_of_recipe(recipe), recipe.max_bad_share
 
 
 def _spec(path: str, split: str | None, images: str | None, options: list[str] | None) -> SourceSpec:
@@ -156,15 +158,15 @@ def _spec(path: str, split: str | None, images: str | None, options: list[str] |
     return SourceSpec(path, split, images, {name: value.data for name, value in given.items()})
 
 
-def _part(
+def _source(
     spec: SourceSpec, purpose: Purpose, format: str | None, limit: int | None, renderer: AnyRenderer | None
-) -> Part:
-    from lorgnette.data.parts import detect_format, part_of  # noqa: PLC0415
+) -> UsedSource:
+    from lorgnette.data.used_source import detect_format, used_source  # noqa: PLC0415
 
     found = format or detect_format(spec)
     if format is None:
         say(f"{spec.path}: read as {found} (--format to say otherwise)")
-    return part_of("data" if purpose == "train" else "held out", purpose, spec, found, limit, renderer)
+    return used_source("data" if purpose == "train" else "held out", purpose, spec, found, limit, renderer)
 
 
 def _renderer(model: str | None, chat_template: str | None, max_text_tokens: int | None) -> AnyRenderer | None:
@@ -178,85 +180,89 @@ def _renderer(model: str | None, chat_template: str | None, max_text_tokens: int
     return renderer_for(model, chat_template, max_text_tokens)
 
 
-def _show(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore) -> None:
+def _show(sources: Sequence[UsedSource], wanted: str, page: Path, store: ImageStore) -> None:
     from lorgnette.data.check.show import show_row  # noqa: PLC0415
 
-    file = show_row(parts, wanted, page, store, console)
+    file = show_row(sources, wanted, page, store, console)
     say(f"\nWith its images in {file}")
 
 
 def _check(
-    parts: Sequence[Part], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str
+    sources: Sequence[UsedSource], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str
 ) -> None:
     from lorgnette.data.check.files import (  # noqa: PLC0415
         fixed_names,
-        fixed_part,
+        fixed_source,
         names_of,
         require_empty,
         write_check,
         write_fixed,
     )
-    from lorgnette.data.check.sources import check_parts  # noqa: PLC0415
+    from lorgnette.data.check.sources import check_sources  # noqa: PLC0415
     from lorgnette.data.check.terminal import print_checked  # noqa: PLC0415
     from lorgnette.progress import progress_bar  # noqa: PLC0415
 
     if fix is not None:
         require_empty(fix)
     with progress_bar(console) as progress:
-        checked = check_parts(
-            parts,
+        checked = check_sources(
+            sources,
             store,
             max_bad_share,
             names_of=None if fix is None else names_of,
-            watch=lambda samples, part: _watched(progress, samples, part),
+            watch=lambda samples, source: _watched(progress, samples, source),
         )
     for found in checked:
         print_checked(found, console)
     numbers = write_check(page, source, checked, store)
     say(f"{store.asked:,} images, {store.decoded:,} of them decoded now")
     say(f"The report is in {page}, the same as numbers in {numbers}")
-    fixed: list[tuple[Part, Part]] = []
+    fixed: list[tuple[UsedSource, UsedSource]] = []
     if fix is not None:
         say(*write_fixed(fix, checked))
-        names = fixed_names(parts)
+        names = fixed_names(sources)
         fixed = [
-            (parts[n], fixed_part(fix, names[n], checked[n])) for n in names if checked[n].fixable and checked[n].rows
+            (sources[n], fixed_source(fix, names[n], checked[n]))
+            for n in names
+            if checked[n].fixable and checked[n].rows
         ]
     stopped = [found for found in checked if found.stop and not (fix is not None and found.fixable)]
     if stopped:
-        told = [f"{found.part.name}, {found.part.path}: {found.stop}" for found in stopped]
+        told = [f"{found.source.name}, {found.source.path}: {found.stop}" for found in stopped]
         raise DataError("\n".join(told) + ("" if fix is not None else _way_out(source, stopped)))
-    say(f"Next: {_next_step(source, parts, fixed)}")
+    say(f"Next: {_next_step(source, sources, fixed)}")
 
 
 def _way_out(source: str, stopped: Sequence[Checked]) -> str:
     """Say how the usable rows can be had, if those that are not are all that is wrong."""
-    from lorgnette.data.parts import words_of  # noqa: PLC0415
+    from lorgnette.data.used_source import words_of  # noqa: PLC0415
 
     if not all(found.fixable for found in stopped):
         return ""
-    words = [source] if source.endswith(RECIPES) else words_of(stopped[0].part)
+    words = [source] if source.endswith(RECIPES) else words_of(stopped[0].source)
     raised = "max_bad_share" if source.endswith(RECIPES) else "--max-bad-share"
     return f"\nNext: lorgnette data check {shlex.join(words)} --fix fixed writes the usable rows; or raise {raised}."
 
 
-def _next_step(source: str, parts: Sequence[Part], fixed: Sequence[tuple[Part, Part]]) -> str:
+def _next_step(source: str, sources: Sequence[UsedSource], fixed: Sequence[tuple[UsedSource, UsedSource]]) -> str:
     """Return what to do with data that was checked, or with the fixed files in its place."""
-    from lorgnette.data.parts import recipe_entry, words_of  # noqa: PLC0415
+    from lorgnette.data.used_source import recipe_entry, words_of  # noqa: PLC0415
 
     if source.endswith(RECIPES):
         there = [f"\n  {recipe_entry(new)} in place of {old.path} ({old.name})" for old, new in fixed]
         change = f"in {source} write{','.join(there)}\nand then: " if there else ""
         return f"{change}lorgnette run {shlex.quote(source)}"
-    usable = next((new for old, new in fixed if old is parts[0]), parts[0])
-    if len(parts) > 1:  # what is held out is there already: splitting again would only lead back here
+    usable = next((new for old, new in fixed if old is sources[0]), sources[0])
+    if len(sources) > 1:  # what is held out is there already: splitting again would only lead back here
         return f"train on it: in a recipe, data: [{recipe_entry(usable)}], and then lorgnette run RECIPE"
     words = words_of(usable)
     images = ["--images", usable.images] if usable.spec is None and usable.images else []
     return f"lorgnette data split {shlex.join([words[0], 'splits', *words[1:], *images])}"
 
 
-def _watched(progress: Progress, samples: Iterator[Sample | DataError], part: Part) -> Iterator[Sample | DataError]:
+def _watched(
+    progress: Progress, samples: Iterator[Sample | DataError], source: UsedSource
+) -> Iterator[Sample | DataError]:
     from lorgnette.progress import counted  # noqa: PLC0415
 
-    yield from counted(progress, samples, f"checking {part.name}")
+    yield from counted(progress, samples, f"checking {source.name}")

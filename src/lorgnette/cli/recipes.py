@@ -18,7 +18,9 @@ def schema() -> None:
 
 
 def show(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Check a recipe and print it with every default filled in.
+    """Check a recipe and print it with all that Lorgnette fills in.
+
+    What `training` and `lora` do not name is as transformers and PEFT have it.
 
     Example: lorgnette recipe show recipes/smollm2-dinov2-easyvqa.yaml --set seed=7
     """

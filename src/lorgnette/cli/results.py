@@ -165,17 +165,17 @@ def show_result(result: dict[str, Any]) -> None:
     """Print the scores of a result with their intervals, what was counted, and what to know about them."""
     main = result["metric"]
     for name in [main, *(name for name in result["scores"] if name != main)]:
-        part = result["scores"][name]
-        low, high = part["interval"]
+        found = result["scores"][name]
+        low, high = found["interval"]
         indent = "" if name == main else "  "
-        of = "documents" if part["n"] == result["n"] else f"of {result['n']:,} documents"
-        value = f"{part['score']:.3f} on {part['n']:,} {of} (95 % interval {low:.3f} to {high:.3f})"
+        of = "documents" if found["n"] == result["n"] else f"of {result['n']:,} documents"
+        value = f"{found['score']:.3f} on {found['n']:,} {of} (95 % interval {low:.3f} to {high:.3f})"
         say(f"{indent}{name} {value}")
-    for grouping, parts in {"kind": result["kinds"], **result["groups"]}.items():
-        if parts and grouping != "kind":
+    for grouping, groups in {"kind": result["kinds"], **result["groups"]}.items():
+        if groups and grouping != "kind":
             say(f"  by {grouping}")
-        for name, part in parts.items():
-            say(f"  {name}: {part['score']:.3f} on {part['n']:,}")
+        for name, group in groups.items():
+            say(f"  {name}: {group['score']:.3f} on {group['n']:,}")
     for name, share in (("unread", result["unread_share"]), ("stopped_by_length", result["stopped_by_length_share"])):
         if result[name]:
             say(f"  {name.replace('_', ' ')}: {result[name]:,} ({share:.1%})")

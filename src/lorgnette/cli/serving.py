@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import os
 import socket
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,9 +13,6 @@ from lorgnette.cli.terminal import console, say, settle
 from lorgnette.errors import InputError, MissingExtra
 
 KEY = "LORGNETTE_API_KEY"
-MOST_CONNECTIONS = 512
-PATIENCE = 5
-"""Seconds that answers which are under way when the server is stopped get to end."""
 
 
 def serve(
@@ -28,7 +24,9 @@ def serve(
     name: Annotated[
         str | None, typer.Option(help="What clients call the model; MODEL if not given.", show_default=False)
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 1024,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Most tokens of an answer, where a request does not say.")
+    ] = 1024,
     batch_size: Annotated[int, typer.Option(min=1, help="Requests that are answered at a time.")] = 32,
 ) -> None:
     """Serve a model over HTTP in the form of OpenAI's chat completions. Answers are those that `evaluate` measures.
@@ -42,14 +40,13 @@ def serve(
             raise MissingExtra(library, "serve")
     with _listen(host, port) as listening:  # before the model is loaded: that may take minutes
         settle()
-        import uvicorn  # noqa: PLC0415
-
         from lorgnette.models.adapted import load_model_or_adapter  # noqa: PLC0415
         from lorgnette.models.loading import fingerprint  # noqa: PLC0415
         from lorgnette.processes import processes  # noqa: PLC0415
         from lorgnette.serving.answering import Answering  # noqa: PLC0415
         from lorgnette.serving.api import Served, build_api  # noqa: PLC0415
         from lorgnette.serving.prompts import Prompter  # noqa: PLC0415
+        from lorgnette.serving.server import Server  # noqa: PLC0415
 
         learner = load_model_or_adapter(model)
         learner.module.to(processes().device)
@@ -58,14 +55,8 @@ def serve(
         key = os.environ.get(KEY) or None
         served = Served(name or model, fingerprint(model), prompter.asked, answering, key)
         _say_where(served.name, model, host, listening.getsockname()[1], open_to_all=key is None)
-        config = uvicorn.Config(
-            build_api(served),
-            log_config=_log_config(),
-            limit_concurrency=MOST_CONNECTIONS,
-            timeout_graceful_shutdown=PATIENCE,
-        )
         try:
-            uvicorn.Server(config).run(sockets=[listening])
+            Server(build_api(served), answering.stop).run(sockets=[listening])
         except KeyboardInterrupt:  # this is how a server ends
             say("Stopped.")
         finally:
@@ -92,12 +83,3 @@ def _listen(host: str, port: int) -> socket.socket:
         return listening
     except (OSError, UnicodeError) as error:
         raise InputError(f"{host}:{port}: cannot listen there ({error}). Next: another --port or --host.") from error
-
-
-def _log_config() -> dict[str, Any]:
-    """Return uvicorn's own configuration, less what it says about itself when it starts and stops."""
-    from uvicorn.config import LOGGING_CONFIG  # noqa: PLC0415
-
-    config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
-    config["loggers"]["uvicorn.error"]["level"] = "WARNING"
-    return config

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shutil
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +26,8 @@ took 6.5 s and 8.5 s."""
 # peft imports it wherever it is installed, and it then recommends a package that is not needed
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
+COMMAND = re.compile(r"\blorgnette (?=(quickstart|run|train|evaluate|compare|score|serve|data|model|recipe)\b)")
+
 console = Console(quiet=not is_main())  # of several processes one talks
 errors = Console(stderr=True)
 
@@ -39,7 +44,17 @@ Output = Annotated[
 def say(*lines: str) -> None:
     """Print lines as they are: no markup in them, and no line broken where the terminal ends."""
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(as_typed(line), markup=False, soft_wrap=True)
+
+
+def as_typed(text: str) -> str:
+    """Let the commands in a text begin as this one did, where the shell would not find `lorgnette`."""
+    called = Path(sys.argv[0])
+    if called.name not in ("lorgnette", "__main__.py") or shutil.which("lorgnette") is not None:
+        return text
+    if called.name == "lorgnette":
+        return COMMAND.sub(f"{called} ", text)
+    return COMMAND.sub("python -m lorgnette ", text) if called.parent.name == "lorgnette" else text
 
 
 def named_values(options: Sequence[str] | None) -> dict[str, str]:

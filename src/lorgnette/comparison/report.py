@@ -96,14 +96,13 @@ def write_report(
 def summary_text(comparison: TaskComparison, split: str) -> str:
     """Say the scores of one comparison, how many answers changed, and the p-value, in one sentence.
 
-    A split whose name has `train` in it was not held out, and an unknown one is not called so either. Spaces
-    inside a number's phrase do not break over two lines.
+    Spaces inside a number's phrase do not break over two lines.
     """
-    documents = "training questions" if "train" in split.lower() else "held-out questions"
+    documents = "training questions" if "train" in split.lower() else f"{split} questions".strip()
     p = p_text(comparison.p_corrected)
     return (
         f"{comparison.metric} {score_text(comparison.before)} → {score_text(comparison.after)} on "
-        f"{comparison.n:,} {documents if split else 'questions'}: {counts_text(comparison)}, "
+        f"{comparison.n:,} {documents}: {counts_text(comparison)}, "
         + f"p {p if p.startswith('<') else f'= {p}'}".replace(" ", "\N{NO-BREAK SPACE}")
     )
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,79 +14,14 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from lorgnette.data.encodings import Encodings
+from lorgnette.data.findings import Judged
 from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.rendered import Expansion, Rendered
 from lorgnette.data.rows import build_row
-from lorgnette.data.rules import RequireImage, bad_row, require_usable, too_many_bad
+from lorgnette.data.rules import RequireImage, Usable, judge, too_many_bad
 from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError, LeftOut
+from lorgnette.errors import DataError
 from lorgnette.images.opening import read_pixels, require_file
-
-
-@dataclass
-class Findings:
-    """What became of the samples of a data set.
-
-    Attributes:
-        read: samples read.
-        kept: samples that will be used.
-        dropped: reason -> how many samples cannot be used.
-        examples: reason -> the first sample of each kind.
-        left_out: reason -> how many rows options or the set itself leave out; they are not among those read.
-        mended: what the reader put right -> in how many kept samples.
-        notes: what else a person should know, in sentences.
-        shortened: samples shortened to `max_text_tokens`; `shortened_tokens` is by how much in all.
-        tokens: tokens of the kept samples, images included; `supervised` of them carry loss.
-    """
-
-    read: int = 0
-    kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    left_out: Counter[str] = field(default_factory=Counter)
-    mended: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
-    shortened: int = 0
-    shortened_tokens: int = 0
-    tokens: int = 0
-    supervised: int = 0
-
-    def drop(self, error: DataError) -> None:
-        """Count a sample that cannot be used under its kind, or under its message without the place."""
-        reason = bad_row(error).kind
-        self.dropped[reason] += 1
-        self.examples.setdefault(reason, str(error))
-
-    def __add__(self, other: Findings) -> Findings:
-        """Count two sources together."""
-        return Findings(
-            self.read + other.read,
-            self.kept + other.kept,
-            self.dropped + other.dropped,
-            other.examples | self.examples,
-            self.left_out + other.left_out,
-            self.mended + other.mended,
-            self.notes + other.notes,
-            self.shortened + other.shortened,
-            self.shortened_tokens + other.shortened_tokens,
-            self.tokens + other.tokens,
-            self.supervised + other.supervised,
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """Return plain values for the run folder."""
-        return {
-            "read": self.read,
-            "kept": self.kept,
-            "dropped": dict(self.dropped),
-            "left_out": dict(self.left_out),
-            "mended": dict(self.mended),
-            "notes": self.notes,
-            "shortened": self.shortened,
-            "shortened_tokens": self.shortened_tokens,
-            "tokens": self.tokens,
-            "supervised_share": self.supervised / self.tokens if self.tokens else 0.0,
-        }
 
 
 class RenderedSamples:
@@ -122,15 +56,6 @@ class RenderedSamples:
         name = repr((self.ids[index], self.images[index], self.expansion)).encode()
         return name + self.encodings.content(self.places[index])
 
-    def count(self, findings: Findings) -> None:
-        """Add up tokens and shortened samples."""
-        text, images, supervised, cut = self.encodings.counts(self.expansion.image_token_id)[np.asarray(self.places)].T
-        soft = len(self.expansion.soft_prompt) * len(self)
-        findings.tokens += int(text.sum() + images.sum() * self.expansion.image_tokens) + soft
-        findings.supervised += int(supervised.sum())
-        findings.shortened += int((cut > 0).sum())
-        findings.shortened_tokens += int(cut.sum())
-
 
 def render_all(
     samples: Iterable[Sample | DataError],
@@ -138,10 +63,10 @@ def render_all(
     max_bad_share: float,
     encodings: Encodings | None = None,
     require_image: RequireImage = require_file,
-) -> tuple[RenderedSamples, Findings]:
+) -> tuple[RenderedSamples, Judged]:
     """Render every sample; count those that cannot be used, and stop if they are too many.
 
-    Which those are is decided in `rules.py`, for `lorgnette data check` as well.
+    Which those are is decided by `judge`, for `lorgnette data check` as well.
 
     Args:
         encodings: conversations that were rendered before; it takes up and keeps those that are new.
@@ -149,41 +74,33 @@ def render_all(
     Raises:
         DataError: if more than `max_bad_share` of the samples cannot be used, or none can.
     """
-    findings = Findings()
+    judged = Judged()
     encodings = Encodings() if encodings is None else encodings
     kept = RenderedSamples(encodings, renderer.expansion)
-    require_image = cache(require_image)
-    for sample in samples:
-        if isinstance(sample, LeftOut):
-            findings.left_out[sample.kind] += 1
-            continue
-        findings.read += 1
-        try:
-            usable = require_usable(sample, require_image)
-            place = encodings.place_of(usable, renderer)
-        except DataError as error:
-            findings.drop(error)
-            continue
-        kept.add(usable, place)
-        findings.kept += 1
-        findings.mended.update(usable.mended)
+    require_image, place_of = cache(require_image), partial(encodings.place_of, renderer=renderer)
+    for row in samples:
+        verdict = judge(row, require_image, place_of)
+        judged.count(verdict)
+        if isinstance(verdict, Usable):
+            kept.add(verdict.sample, verdict.encoded)
     encodings.keep()  # also where the rows are too bad: they will be mended, and the others rendered by then
-    findings.notes += encodings.notes
-    if too_many_bad(findings.read, findings.kept, max_bad_share):
-        raise DataError(_too_many(findings, max_bad_share))
-    kept.count(findings)
-    return kept, findings
+    judged.notes += encodings.notes
+    if too_many_bad(judged.read, judged.kept, max_bad_share):
+        raise DataError(_too_many(judged, max_bad_share))
+    judged.count_tokens(encodings, kept.places, renderer.expansion)
+    return kept, judged
 
 
-def _too_many(findings: Findings, max_bad_share: float) -> str:
-    if not findings.read:
-        left_out = findings.left_out.total()
+def _too_many(judged: Judged, max_bad_share: float) -> str:
+    if not judged.read:
+        left_out = judged.counts("leave out").total()
         why = f"; {left_out:,} rows are left out by options or marks of the set" if left_out else ""
         return f"the data is empty: no sample was read{why}. Next: check path, split and options of the sources."
-    bad = findings.read - findings.kept
-    lines = [f"  {count} x  {findings.examples[reason]}" for reason, count in findings.dropped.most_common(5)]
+    bad = judged.read - judged.kept
+    most_frequent = judged.counts("drop").most_common(5)
+    lines = [f"  {count} x  {judged.findings[kind, 'drop'].examples[0]}" for kind, count in most_frequent]
     return (
-        f"{bad:,} of {findings.read:,} samples cannot be used. Allowed: max_bad_share {max_bad_share:.2%}. "
+        f"{bad:,} of {judged.read:,} samples cannot be used. Allowed: max_bad_share {max_bad_share:.2%}. "
         "Most frequent:\n" + "\n".join(lines) + "\nNext: lorgnette data check names them all and can leave them "
         "out (--fix); or raise max_bad_share."
     )

@@ -29,6 +29,8 @@ from lorgnette.run import cache_folder
 
 FEWEST = 5_000
 """New conversations that are worth writing a file for: a second or two of rendering."""
+PIECE = 10_000
+"""Conversations whose tokens are added up at a time: numpy copies them to add them."""
 KEY_BYTES = 16
 DTYPES = {"keys": np.uint8, "ends": np.int64, "ids": np.int32, "supervised": np.uint8, "shortened": np.int32}
 
@@ -87,14 +89,18 @@ class Encodings:
 
     def counts(self, image_token_id: int) -> np.ndarray:
         """Return an array (conversations, 4): text tokens, images, supervised tokens, tokens that were cut."""
-        ids = np.frombuffer(self._ids, np.int32)
-        ends = np.frombuffer(self._ends, np.int64)
-
-        starts = ends - _lengths(ends)
-        images = np.add.reduceat(ids == image_token_id, starts, dtype=np.int64)
-        supervised = np.add.reduceat(np.frombuffer(self._supervised, np.uint8), starts, dtype=np.int64)
-        text = _lengths(ends) - images
-        return np.stack([text, images, supervised, np.frombuffer(self._shortened, np.int32)], axis=1)
+        ids, ends = np.frombuffer(self._ids, np.int32), np.frombuffer(self._ends, np.int64)
+        marks, lengths = np.frombuffer(self._supervised, np.uint8), _lengths(ends)
+        found = np.empty((len(self), 4), np.int64)
+        for first in range(0, len(self), PIECE):
+            piece = slice(first, first + PIECE)
+            starts = ends[piece] - lengths[piece]
+            tokens = slice(starts[0], ends[piece][-1])
+            found[piece, 1] = np.add.reduceat(ids[tokens] == image_token_id, starts - starts[0], dtype=np.int64)
+            found[piece, 2] = np.add.reduceat(marks[tokens], starts - starts[0], dtype=np.int64)
+        found[:, 0] = lengths - found[:, 1]
+        found[:, 3] = np.frombuffer(self._shortened, np.int32)
+        return found
 
     def keep(self) -> None:
         """Write the file anew if enough is new, without what was not asked for this time."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lorgnette.data.sample import Turn
+from lorgnette.data.sample import IMAGE_TAG, Turn
 from lorgnette.errors import DataError, ModelError, nearest
 
 
@@ -67,6 +67,23 @@ _PLAIN = (
     "{% if message.role == 'user' %}{{ '<image>' * message.content.count('<image>') }}"
     "{% elif message.role == 'assistant' %}{{ message.content + '\\n' }}{% endif %}"
     "{% endfor %}"
+)
+
+# Turns a content that is a list of parts into the text that we train with: images first, each on a line of its own,
+# unless the text places them itself. The line break at the end is the one that Jinja drops after a block here.
+_PARTS_TO_TEXT = (
+    "{% set told = namespace(messages=[]) %}"
+    "{% for message in messages %}"
+    "{% if message.content is string or message.content is none %}"
+    "{% set told.messages = told.messages + [message] %}"
+    "{% else %}"
+    "{% set text = message.content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join('\n') %}"
+    "{% set images = message.content | selectattr('type', 'equalto', 'image') | list | length %}"
+    "{% if '<image>' not in text %}{% set text = '<image>\n' * images + text %}{% endif %}"
+    "{% set told.messages = told.messages + [{'role': message.role, 'content': text}] %}"
+    "{% endif %}"
+    "{% endfor %}"
+    "{% set messages = told.messages %}\n"
 )
 
 TEMPLATES: Mapping[str, NamedTemplate] = {
@@ -164,6 +181,36 @@ def set_template(tokenizer: Any, name: str) -> None:
         ModelError: as `chat_template`.
     """
     tokenizer.chat_template = chat_template(tokenizer, name).jinja
+
+
+def taking_parts(tokenizer: Any, jinja: str) -> str:
+    """Let a template that takes texts take lists of parts too, as transformers' processors give them.
+
+    What it makes of texts stays the same, and a list becomes what the same text with image tags becomes. A template
+    that does so already, or takes no texts, is returned as it is.
+    """
+    parts = [{"type": "text", "text": "lorgnette"}, {"type": "image"}]
+    try:
+        expected = _told(tokenizer, jinja, f"{IMAGE_TAG}\nlorgnette")
+    except Exception:  # a template is a program from outside
+        return jinja
+    try:
+        if expected.count(IMAGE_TAG) != 1 or _told(tokenizer, jinja, parts) == expected:
+            return jinja
+    except Exception:  # it takes no parts
+        pass
+    return _PARTS_TO_TEXT + jinja
+
+
+def named_like(jinja: str) -> str | None:
+    """Return the name of the template of ours that a text is, None if it is another."""
+    texts = (jinja, jinja.removeprefix(_PARTS_TO_TEXT))
+    return next((name for name, named in TEMPLATES.items() if named.jinja in texts), None)
+
+
+def _told(tokenizer: Any, jinja: str, content: Any) -> str:
+    messages = [{"role": "user", "content": content}]
+    return str(tokenizer.apply_chat_template(messages, chat_template=jinja, tokenize=False))
 
 
 def require_template(name: str | None) -> None:

@@ -35,7 +35,7 @@ def write_result(
 
     Args:
         asked: for every document `prompt`, `answer`, `raw`, `seconds` and `stopped_by`.
-        about: what made the answers, as the schema names it; `counts` are added to the task's own.
+        about: what made the answers, as the schema names it; `counts` and `warnings` are added to the task's own.
 
     Raises:
         DataError: if the task cannot score an answer.
@@ -47,6 +47,7 @@ def write_result(
     ]
     result = {"task": task.name} | summarise(task.metric, predictions, scored) | dict(about)
     result["counts"] = dict(scored.counts) | dict(about.get("counts", {}))
+    result["warnings"] = [*scored.warnings, *about.get("warnings", ())]
     check_result(result, predictions)
     write_json_lines(folder / PREDICTIONS, predictions)
     write_json(folder / RESULT, result)
@@ -141,10 +142,10 @@ def _of_mean(scores: np.ndarray, highest: float | None) -> dict[str, Any]:
 
 def _of_corpus(name: str, rows: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Compute a corpus metric and, by drawing rows with replacement, its uncertainty."""
-    parts = np.array(rows, dtype=np.float64)
-    drawn = _drawn(parts, AGGREGATES[name])
+    statistics = np.array(rows, dtype=np.float64)
+    drawn = _drawn(statistics, AGGREGATES[name])
     return {
-        "score": AGGREGATES[name](parts),
+        "score": AGGREGATES[name](statistics),
         "stderr": float(drawn.std(ddof=1)),
         "interval": _bootstrapped(drawn),
         "n": len(rows),

@@ -23,6 +23,10 @@ from lorgnette.run import cache_folder
 MAX_PIXELS = 100_000_000
 """Images with more pixels are refused: a small file can unpack to gigabytes (a decompression bomb)."""
 
+MAX_MADE = 200_000_000
+"""Images that have more pixels while they are padded to a square or resized are refused: a line of 60,000 x 1 pixels,
+scaled until it is as high as a tower wants, unpacks to gigabytes too. A pixel takes ten bytes then."""
+
 MAX_BYTES = 1_000_000_000
 """Larger image files are refused: they are read into memory whole."""
 
@@ -79,7 +83,9 @@ def opened(
     except Exception as error:  # a hostile file can raise anything in a decoder
         kind = "image truncated" if "truncated" in str(error).lower() else "image broken"
         raise RowError(
-            kind, str(path), f"cannot be decoded ({error}). Next: replace the file or remove the row."
+            kind,
+            str(path),
+            f"cannot be decoded ({str(error) or type(error).__name__}). Next: replace the file or remove the row.",
         ) from error
 
 
@@ -161,13 +167,28 @@ def read_pixels(image_processor: Any, path: str | Path) -> np.ndarray:
     Raises:
         RowError: as `open_image`.
     """
-    return pixels_of(image_processor, open_image(path))
+    return pixels_of(image_processor, path, open_image(path))
 
 
-def pixels_of(image_processor: Any, image: Image.Image) -> np.ndarray:
+def pixels_of(image_processor: Any, path: str | Path, image: Image.Image) -> np.ndarray:
     """Resize and crop an RGB image as its processor says, without scaling or normalising: uint8 (C, H, W).
 
     Bytes travel to the device and are normalised there: a quarter of the traffic, and the slowest step leaves the CPU.
+
+    Raises:
+        RowError: of kind "image huge", for a line that would become gigabytes on the way.
     """
+    if (made := _most_made(image_processor.to_dict(), image.width, image.height)) > MAX_MADE:
+        size = f"{image.width} x {image.height} pixels become {made:,} on the way to the vision tower"
+        raise _huge(path, f"{size}. Allowed: {MAX_MADE:,}.")
     batch = image_processor(image, do_rescale=False, do_normalize=False, return_tensors="np")
     return np.ascontiguousarray(batch["pixel_values"][0], dtype=np.uint8)
+
+
+def _most_made(processing: dict[str, Any], width: int, height: int) -> int:
+    """Return how many pixels an image has at most while a processor pads it to a square and resizes it."""
+    long, short = max(width, height), min(width, height)
+    if processing.get("do_pad"):
+        return long * long
+    edge = processing["size"].get("shortest_edge") if processing.get("do_resize") else None
+    return width * height if edge is None else max(width * height, edge * (edge * long // short))

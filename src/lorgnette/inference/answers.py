@@ -56,6 +56,7 @@ def choose_pairs(model: TextToText, prompts: Sequence[Rendered], choose: Choose)
         do_sample=False,
         num_beams=1,
         max_new_tokens=MOST_STEPS,
+        eos_token_id=chosen.end,  # a model's own list may have more, at which it would end what `choose` does not
         logits_processor=[chosen],
         stopping_criteria=[chosen.is_over],
     )

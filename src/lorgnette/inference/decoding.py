@@ -9,6 +9,9 @@ from typing import Literal
 import torch
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
+LEAST_TEMPERATURE = 1e-5
+"""Below it the most likely token is all that is left to draw, and logits that are divided by it overflow."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
@@ -16,7 +19,8 @@ class Decoding:
 
     Attributes:
         max_new_tokens: most tokens of the answer, the one that ends it included.
-        temperature: what logits are divided by before a token is drawn; 0 takes the most likely one.
+        temperature: what logits are divided by before a token is drawn, at least `LEAST_TEMPERATURE`; 0 takes the most
+            likely one.
         top_p: only the most likely tokens that have this probability together are drawn (Holtzman et al. 2020, arXiv
             1904.09751).
         seed: the same one draws the same answer; None draws anew.

@@ -26,7 +26,6 @@ from lorgnette.errors import InputError, ModelError
 from lorgnette.models.adapters import TRAINED, require_same_tensors
 from lorgnette.models.gemma import NEW, image_feature_scale, side_of
 from lorgnette.models.learner import Learner, load_model
-from lorgnette.models.llava import Llava
 from lorgnette.models.loading import DTYPES, explained, fingerprint
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
 from lorgnette.models.trainable import SOFT_PROMPT, Mode, Part, freeze_all_but, part_of, parts_table
@@ -121,8 +120,8 @@ def with_adapter(learner: Learner, folder: Path, record: Mapping[str, Any]) -> L
     if PROMPT_FOLDER in found:
         learner = replace(learner, soft_prompt=read_prompt(learner.core, folder / PROMPT_FOLDER))
     template = record.get("chat_template")
-    if template is not None and isinstance(learner, Llava):
-        learner.processor.chat_template = learner.tokenizer.chat_template = template
+    if template is not None:
+        learner.use_template(template)
     return learner
 
 

@@ -18,7 +18,7 @@ from lorgnette.data.templates import ChatTemplate, chat_template
 from lorgnette.models.forward import PixelScale, prepare_for_rows, row_logits
 from lorgnette.models.picture_shape import Shape, shape_of
 from lorgnette.models.soft_prompt import SoftPrompt, Whole
-from lorgnette.models.trainable import PARTS
+from lorgnette.models.trainable import PARTS, tower_parameters_that_learn
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,20 @@ class Llava:
             model: what to call; this one's own, or a wrapper around it.
         """
         return row_logits(model or self.model, self.core, batch, self.scale, prompt=self.soft_prompt)
+
+    def learning_tower(self, modes: Mapping[str, str], last_layers: int | None) -> frozenset[str] | None:
+        """Name the vision tower's parameters that learn; None where it is frozen.
+
+        Raises:
+            ModelError: if it has fewer layers than `last_layers`.
+        """
+        if modes["vision_tower"] == "frozen":
+            return None
+        return tower_parameters_that_learn(self.core, self.image_size, last_layers)
+
+    def use_template(self, text: str) -> None:
+        """Make a text the model's own chat template, which is saved with it."""
+        self.processor.chat_template = self.tokenizer.chat_template = text
 
     def hold_still(self, modes: Mapping[str, str]) -> None:
         """Switch dropout off in a frozen tower; transformers' trainer switches it on in the whole model."""

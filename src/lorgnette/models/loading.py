@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from lorgnette.data.templates import set_template
+from lorgnette.data.templates import set_template, taking_parts
 from lorgnette.errors import LorgnetteError, ModelError, first_line, is_out_of_memory, nearest
 from lorgnette.models.conversion.weights import wants_more
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
@@ -116,6 +116,8 @@ def bind(model: Any, tokenizer: Any, image_processor: Any, source: str) -> Llava
             f"{source}: the tokenizer has no token {model.config.image_token_id}, the model's image token. Next: take "
             "the tokenizer that the model was saved with."
         )
+    if isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = taking_parts(tokenizer, tokenizer.chat_template)
     image_tokens, size = image_tokens_of(model, image_processor, source)
     processor = _processor(model.config, tokenizer, image_processor, image_token, image_tokens, size)
     prepare_for_rows(model)

@@ -21,7 +21,6 @@ from lorgnette.images.opening import keep_image
 from lorgnette.models.adapted import require_base, with_adapter
 from lorgnette.models.adapters import COMPARED, TOLERANCES, merge, require_equal_logits
 from lorgnette.models.learner import Learner, load_model, save_model
-from lorgnette.models.llava import Llava
 from lorgnette.models.loading import DTYPES, fingerprint
 from lorgnette.models.quantization import take_dequantized
 from lorgnette.run import library_versions, read_record, require_absent
@@ -125,7 +124,7 @@ def _require_same_weights(meant: Learner, written: Learner) -> None:
 def _logits(learner: Learner, samples: Sequence[Sample]) -> torch.Tensor:
     learner.model.eval()
     renderer = learner.renderer()
-    seen = samples if isinstance(learner, Llava) else [_without_images(sample) for sample in samples]
+    seen = samples if "vision_tower" in learner.parts else [_without_images(sample) for sample in samples]
     return learner.logits(learner.collator()([renderer.render(sample) for sample in seen])["row"]).float()
 
 

@@ -94,6 +94,12 @@ class TextToText:
         output = called(**self.encoder_inputs(batch), decoder_input_ids=batch.decoder_input_ids, use_cache=False)
         return output.logits[batch.supervised]  # type: ignore[no-any-return]
 
+    def learning_tower(self, modes: Mapping[str, str], last_layers: int | None) -> None:
+        """Name no parameters: there is no vision tower."""
+
+    def use_template(self, text: str) -> None:
+        """Do nothing: the model has no chat template."""
+
     def hold_still(self, modes: Mapping[str, str]) -> None:
         """Do nothing: there is no frozen tower whose dropout would have to rest."""
 

@@ -36,7 +36,7 @@ STOPPING = "The server is being stopped."
 
 
 class Busy(RunError):
-    """Too many prompts are waiting."""
+    """No answer now: too many prompts are waiting, or the server is being stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +63,17 @@ class Said:
         text: its new text.
         tokens: how many tokens it has by now, the one that ended it included.
         finished: what ended it; None while it goes on.
+        whole: the text of the whole answer, once it has ended.
     """
 
     text: str
     tokens: int
     finished: Literal["stop", "length"] | None
+    whole: str = ""
 
 
 Hear = Callable[[Said | Exception], object]
-"""Is told, in the thread that answers, what has come, or why nothing more comes."""
+"""Is told, in the thread that answers or stops, what has come, or why nothing more comes; must not raise."""
 
 
 class Ticket:
@@ -99,7 +101,8 @@ class Ticket:
                 self.hear(Said(new, len(ids), None))
             return token
         new += self.text.end(ids)
-        self.hear(Said(new, len(ids) + (by == "end"), "length" if by == "length" and not stopped else "stop"))
+        finished: Literal["stop", "length"] = "length" if by == "length" and not stopped else "stop"
+        self.hear(Said(new, len(ids) + (by == "end"), finished, self.text.whole))
         return None
 
 
@@ -131,19 +134,26 @@ class Answering:
         text = GrowingText(lambda ids: text_of(self._learner, ids), asked.stop)
         ticket = Ticket(asked, Growing(asked.decoding, self._ending), text, hear)
         with self._changed:
+            if len(self._waiting) >= MOST_WAITING:  # whoever has hung up does not count
+                self._waiting = deque(waiting for waiting in self._waiting if not waiting.left)
             if self._closed or len(self._waiting) >= MOST_WAITING:
                 raise Busy(STOPPING if self._closed else f"{MOST_WAITING} requests are waiting. Next: ask again later.")
             self._waiting.append(ticket)
             self._changed.notify()
         return ticket
 
-    def close(self) -> None:
-        """Give up what waits and what is being answered, and end the thread."""
+    def stop(self) -> None:
+        """Give up what waits, and what is being answered at its next token."""
         with self._changed:
             self._closed = True
             self._changed.notify()
+            waiting, self._waiting = self._waiting, deque()
+        _give_up(waiting, Busy(STOPPING))
+
+    def close(self) -> None:
+        """Stop, and wait for the end of the thread."""
+        self.stop()
         self._thread.join()
-        _give_up(self._waiting, RunError(STOPPING))
 
     def _next(self, answering: int) -> list[Ticket] | None:
         """Take those that may join so many; wait for one where nobody is being answered. None when closed."""
@@ -178,7 +188,7 @@ class Answering:
                 log.exception("answers were given up")
                 _give_up([*joining, *answered.values()], error)
                 decoder, answered = RowDecoder(self._learner), {}
-        _give_up(answered.values(), RunError(STOPPING))
+        _give_up(answered.values(), Busy(STOPPING))
 
     def _answer_pairs(self) -> None:
         assert not isinstance(self._learner, Llava)
@@ -186,12 +196,14 @@ class Answering:
 
             def choose(asked: list[int], logits: torch.Tensor, batch: Sequence[Ticket] = batch) -> list[int | None]:
                 if self._closed:
-                    raise RunError(STOPPING)
+                    raise Busy(STOPPING)
                 return _told([batch[number] for number in asked], logits)
 
             try:
                 if batch:
                     choose_pairs(self._learner, [ticket.asked.prompt for ticket in batch], choose)
+            except Busy as stopping:
+                _give_up(batch, stopping)
             except Exception as error:
                 log.exception("answers were given up")
                 _give_up(batch, error)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.concurrency import run_in_threadpool
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import EventSourceResponse, JSONResponse, Response
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lorgnette.errors import InputError, LorgnetteError, first_line, nearest
 from lorgnette.serving.answering import Answering, Asked, Busy, Said
@@ -34,7 +37,7 @@ class Served:
     Attributes:
         name: what clients call the model.
         fingerprint: what the model is, by content.
-        prepare: makes a prompt of a request.
+        prepare: makes a prompt of a request; called for one at a time, always in the same thread.
         key: what clients must show, if anything.
     """
 
@@ -48,32 +51,44 @@ class Served:
 def build_api(served: Served) -> FastAPI:
     """Make the application that answers HTTP requests."""
     api = FastAPI(title="Lorgnette", max_body_size=MOST_BYTES)
-    created = int(time.time())
+    entry = {"id": served.name, "object": "model", "created": int(time.time()), "owned_by": "lorgnette"}
+    # a hundred images at once would need a hundred times the memory; and what a thread has once needed, it keeps
+    one_at_a_time = asyncio.Lock()
+    one_thread = ThreadPoolExecutor(1, "prompts")
+    if served.key is not None:
+        api.add_middleware(_Keyed, key=served.key)
 
-    def require_key(request: Request) -> None:
-        shown = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if served.key is not None and not secrets.compare_digest(shown.encode(), served.key.encode()):
-            raise HTTPException(401, "The key is missing or wrong. Next: send it as `Authorization: Bearer KEY`.")
+    def require_served(name: str) -> dict[str, Any]:
+        if name != served.name:
+            near = nearest(name, [served.name])
+            raise HTTPException(404, f"There is no model {name!r:.100}. Served: {served.name!r}.{near}")
+        return entry
 
-    @api.get("/v1/models", dependencies=[Depends(require_key)])
+    @api.get("/v1/models")
     async def models() -> dict[str, Any]:
-        entry = {"id": served.name, "object": "model", "created": created, "owned_by": "lorgnette"}
         return {"object": "list", "data": [entry]}
+
+    @api.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        return require_served(name)
 
     @api.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @api.post("/v1/chat/completions", dependencies=[Depends(require_key)])
+    @api.post("/v1/chat/completions")
     async def chat_completions(asked_for: ChatRequest, request: Request) -> Response:
-        if asked_for.model not in (None, served.name):
-            near = nearest(asked_for.model or "", [served.name])
-            raise HTTPException(404, f"There is no model {asked_for.model!r:.100}. Served: {served.name!r}.{near}")
-        answer = _Answer(served, await run_in_threadpool(served.prepare, asked_for))
-        if asked_for.stream:
-            usage = asked_for.stream_options is not None and asked_for.stream_options.include_usage
-            return EventSourceResponse(answer.events(usage), headers={"Cache-Control": "no-cache"})
-        return JSONResponse(await answer.whole(request))
+        if asked_for.model is not None:
+            require_served(asked_for.model)
+        async with one_at_a_time:
+            if await request.is_disconnected():
+                raise _gone()
+            asked = await asyncio.get_running_loop().run_in_executor(one_thread, served.prepare, asked_for)
+        answer = _Answer(served, asked)
+        if not asked_for.stream:
+            return await answer.whole(request)
+        usage = asked_for.stream_options is not None and asked_for.stream_options.include_usage
+        return EventSourceResponse(answer.events(usage), headers={"Cache-Control": "no-cache"})
 
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _refused)
@@ -82,13 +97,32 @@ def build_api(served: Served) -> FastAPI:
     return api
 
 
+class _Keyed:
+    """Turn away whoever does not show the key, before anything of a request's body is read."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._key = key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["path"] != "/health":
+            shown = Headers(scope=scope).get("Authorization", "").removeprefix("Bearer ")
+            if not secrets.compare_digest(shown.encode("latin-1"), self._key):  # what servers read headers as
+                told = "The key is missing or wrong. Next: send it as `Authorization: Bearer KEY`."
+                status, body = _error(HTTPException(401, told))
+                await JSONResponse(body, status)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
 class _Answer:
     """One answer on its way to a client."""
 
     def __init__(self, served: Served, asked: Asked) -> None:
         self._heard: asyncio.Queue[Said | Exception] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        self._ticket = served.answering.ask(asked, lambda said: loop.call_soon_threadsafe(self._heard.put_nowait, said))
+        self._loop = asyncio.get_running_loop()
+        self._ticket = served.answering.ask(asked, self._hear)
         self._prompt_tokens = len(asked.prompt.input_ids)
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -97,25 +131,30 @@ class _Answer:
             "system_fingerprint": served.fingerprint,
         }
 
-    async def whole(self, request: Request) -> dict[str, Any]:
+    def _hear(self, said: Said | Exception) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server was stopped, and nobody listens
+            self._loop.call_soon_threadsafe(self._heard.put_nowait, said)
+
+    async def whole(self, request: Request) -> Response:
         """Wait for the whole answer, for as long as the client is there."""
-        texts = []
+        looked = self._loop.time()
         try:
             while True:
+                if self._loop.time() - looked >= LOOKS_EVERY:
+                    if await request.is_disconnected():
+                        raise _gone()
+                    looked = self._loop.time()
                 try:
                     said = await asyncio.wait_for(self._heard.get(), LOOKS_EVERY)
                 except TimeoutError:
-                    if await request.is_disconnected():
-                        raise HTTPException(499, "The client is gone.") from None
                     continue
                 if isinstance(said, Exception):
-                    raise said
-                texts.append(said.text)
+                    return await _failed(request, said)
                 if said.finished is not None:
-                    message = {"role": "assistant", "content": "".join(texts), "refusal": None}
+                    message = {"role": "assistant", "content": said.whole, "refusal": None}
                     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": said.finished}
                     head = {**self._head, "object": "chat.completion"}
-                    return head | {"choices": [choice], "usage": self._usage(said)}
+                    return JSONResponse(head | {"choices": [choice], "usage": self._usage(said)})
         finally:
             self._ticket.leave()
 
@@ -126,7 +165,7 @@ class _Answer:
             while True:
                 said = await self._heard.get()
                 if isinstance(said, Exception):
-                    yield f"data: {json.dumps(_error(said)[1], ensure_ascii=False)}\n\n"
+                    yield f"data: {json.dumps(_error(said)[1])}\n\n"
                     return
                 if said.text:
                     yield self._event({"content": said.text}, None)
@@ -144,11 +183,16 @@ class _Answer:
 
     def _chunk(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> str:
         chunk = {**self._head, "object": "chat.completion.chunk", "choices": choices, **more}
-        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+        # all but ASCII is escaped: some clients break lines at every character that Unicode breaks them at
+        return f"data: {json.dumps(chunk)}\n\n"
 
     def _usage(self, said: Said) -> dict[str, int]:
         prompt, answer = self._prompt_tokens, said.tokens
         return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+
+
+def _gone() -> HTTPException:
+    return HTTPException(499, "The client is gone.")
 
 
 def _error(error: Exception) -> tuple[int, dict[str, Any]]:
@@ -175,6 +219,10 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    kind = request.headers.get("Content-Type", "")
+    if "json" not in kind:  # curl -d sends a form unless it is told otherwise
+        reason = f"the body's Content-Type is {kind!r:.100}. Next: send the header `Content-Type: application/json`."
+        return await _failed(request, InputError(reason))
     told = []
     for mistake in error.errors()[:5]:
         where = ".".join(str(part) for part in mistake["loc"] if part != "body")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,6 +19,11 @@ from lorgnette.errors import DataError, nearest
 MOST_CHARACTERS = 1_000_000
 """Longer texts are refused before they are tokenised."""
 MOST_MESSAGES = 1_000
+MOST_PARTS = 2_000
+"""Texts and images of all messages together: each costs far more than the bytes that it comes in."""
+MOST_STOPS = 32
+"""Every token of the answer is compared with all of them."""
+MOST_STOP_CHARACTERS = 500
 
 WITHOUT_EFFECT = (
     *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
@@ -37,12 +43,46 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
+    "top_k": (-1, 0),
+    "repetition_penalty": (1,),
+    "chat_template_kwargs": ({},),
 }
 """Fields that are not supported -> the values that ask for nothing."""
+NEUTRAL_OF_MESSAGE: dict[str, tuple[Any, ...]] = {
+    "tool_calls": ([],),
+    "annotations": ([],),
+    **dict.fromkeys(("refusal", "audio", "function_call"), ()),
+    "type": ("text", "message"),
+}
+"""The same of a message: what official clients and harnesses put into it, first of all into an answer sent back."""
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    """Fields that are all known.
+
+    The first one that is not is told and the rest is not looked at: pydantic would tell each of a million.
+    """
+
+    model_config = ConfigDict(strict=True)
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    without_effect: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_would_be_ignored(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        kept = {}
+        for name, value in given.items():
+            if name in cls.model_fields:
+                kept[name] = value
+            elif value is not None and name not in cls.without_effect and value not in cls.neutral.get(name, ()):
+                raise ValueError(
+                    f"{name} is not supported; leave it out."
+                    if name in cls.neutral
+                    else f"there is no field {str(name)[:50]!r}.{nearest(str(name), cls.model_fields)}"
+                )
+        return kept
 
 
 class TextPart(_Strict):
@@ -70,8 +110,12 @@ class Message(_Strict):
     """One utterance."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+    content: str | Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(fail_fast=True)]
     name: str | None = None
+    neutral = NEUTRAL_OF_MESSAGE
+
+
+Stop = Annotated[str, Field(max_length=MOST_STOP_CHARACTERS)]
 
 
 class StreamOptions(BaseModel):
@@ -87,33 +131,29 @@ class ChatRequest(_Strict):
     """
 
     model: str | None = None
-    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
+    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
-    stop: str | list[str] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS, fail_fast=True)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
+    neutral = NEUTRAL
+    without_effect = WITHOUT_EFFECT
+
     @model_validator(mode="before")
     @classmethod
-    def _refuse_what_would_be_ignored(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        kept = {}
-        for name, value in given.items():
-            if name in cls.model_fields:
-                kept[name] = value
-            elif value is not None and name not in WITHOUT_EFFECT and value not in NEUTRAL.get(name, ()):
-                known = name in NEUTRAL
-                raise ValueError(
-                    f"{name} is not supported; leave it out."
-                    if known
-                    else f"there is no field {str(name)[:50]!r}.{nearest(str(name), cls.model_fields)}"
-                )
-        return kept
+    def _refuse_too_many_parts(cls, given: Any) -> Any:
+        messages = given.get("messages") if isinstance(given, dict) else None
+        if isinstance(messages, list):
+            contents = [message.get("content") for message in messages[:MOST_MESSAGES] if isinstance(message, dict)]
+            parts = sum(len(content) for content in contents if isinstance(content, list))
+            if parts > MOST_PARTS:
+                raise ValueError(f"messages: {parts:,} texts and images. Allowed: {MOST_PARTS:,}.")
+        return given
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -148,7 +188,7 @@ def conversation(messages: list[Message]) -> tuple[tuple[Turn, ...], list[str]]:
                 f"{where}: the text holds {tags} {IMAGE_TAG} tags, the message {len(images)} images. Next: leave the "
                 "tags out, or give one for every image."
             )
-        if not text:
+        if not text and message.role == "user":  # a model may have answered nothing
             raise DataError(f"{where}: is empty.")
         turns.append(Turn("system" if message.role == "developer" else message.role, text))
         urls += images

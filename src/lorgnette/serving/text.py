@@ -18,19 +18,26 @@ class GrowingText:
     Args:
         decode: token ids to text, without white space around it.
         stop: texts that end the answer.
+
+    Attributes:
+        shown: what has been returned so far.
+        whole: the text of the whole answer, once it has ended. It is what was shown, but for tokenizers that change
+            what they wrote before ("it ' s" to "it's"); what such a one changes is not shown.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = ()) -> None:
         self._decode = decode
         self._stop = stop
         self.shown = ""
+        self.whole = ""
 
     def grow(self, ids: Sequence[int]) -> tuple[str, bool]:
         """Return what has become certain since the last time, and whether a stop string has come."""
         text = self._decode(ids)
         end = self._first_stop(text)
         if end is not None:
-            return self._show(text[:end].rstrip()), True
+            self.whole = text[:end].rstrip()
+            return self._show(self.whole), True
         certain = text.rstrip(UNFINISHED)
         certain = certain[: len(certain) - max((_overlap(certain, stop) for stop in self._stop), default=0)]
         return self._show(certain.rstrip()), False
@@ -38,7 +45,8 @@ class GrowingText:
     def end(self, ids: Sequence[int]) -> str:
         """Return what is left of the text now that no further token comes."""
         text = self._decode(ids)
-        return self._show(text[: self._first_stop(text)].rstrip())
+        self.whole = text[: self._first_stop(text)].rstrip()
+        return self._show(self.whole)
 
     def _first_stop(self, text: str) -> int | None:
         return min((place for stop in self._stop if (place := text.find(stop)) >= 0), default=None)

@@ -13,7 +13,6 @@ from lorgnette.errors import DataError, ModelError
 from lorgnette.models.adapters import COMPARED, TOLERANCES, merge, require_equal_logits
 from lorgnette.models.conversion.projector import load_projector, read_projector
 from lorgnette.models.learner import Learner, load_model
-from lorgnette.models.llava import Llava
 from lorgnette.models.loading import DTYPES
 from lorgnette.models.quantization import take_dequantized
 from lorgnette.recipe.model import Model
@@ -49,7 +48,7 @@ def put_projector(stage: Stage, learner: Learner) -> None:
     """
     if stage.init_projector is None:
         return
-    if not isinstance(learner, Llava):
+    if "projector" not in learner.parts:
         raise ModelError(
             f"stages: {stage.name}: init_projector is given, but {learner.source} has no projector. Next: leave it out."
         )

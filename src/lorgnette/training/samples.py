@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from rich.progress import Progress
 
-from lorgnette.data.dataset import Findings, RenderedDataset, RenderedSamples, render_all, weighted
+from lorgnette.data.dataset import RenderedDataset, RenderedSamples, render_all, weighted
 from lorgnette.data.encodings import Encodings, cache_file
+from lorgnette.data.findings import Judged
 from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.readers import read_samples
 from lorgnette.data.reading_ahead import read_ahead
 from lorgnette.data.rendered import Rendered, soft_prompt_ids
+from lorgnette.data.rules import Usable, judge
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError
 from lorgnette.images.opening import open_image
@@ -26,7 +28,7 @@ FEW_IMAGES = 256
 
 def render_sources(
     stage: Stage, sources: Sequence[Source], learner: Learner, seed: int, max_bad_share: float, progress: Progress
-) -> tuple[RenderedDataset, Findings]:
+) -> tuple[RenderedDataset, Judged]:
     """Render all samples of a stage's sources, each source repeated by its weight.
 
     Images that neither a check nor an earlier start has opened are opened here: a broken one is a row less now, and the
@@ -37,45 +39,40 @@ def render_sources(
     """
     renderer = renderer_of(stage, learner)
     everything = []
-    total = Findings()
+    total = Judged()
     with image_store(cores(), alone=FEW_IMAGES) as images:
         for source in sources:
-            rendered, findings = _render_source(source, renderer, max_bad_share, images, progress)
+            rendered, judged = _render_source(source, renderer, max_bad_share, images, progress)
             chosen = weighted(len(rendered), source.weight, seed)
             if not chosen:
                 raise DataError(
                     f"{source.path}: weight {source.weight} of {len(rendered)} samples leaves none. Next: raise it."
                 )
             everything.append((rendered, chosen))
-            total = total + findings
+            total = total + judged
     return RenderedDataset(everything), total
 
 
 def _render_source(
     source: Source, renderer: AnyRenderer, max_bad_share: float, images: ImageStore, progress: Progress
-) -> tuple[RenderedSamples, Findings]:
+) -> tuple[RenderedSamples, Judged]:
     ahead = read_ahead(samples_of(source), images)
     shown = counted(progress, ahead, f"reading {source.path}")
     encodings = Encodings(cache_file(renderer, source.path, source.format, source.split))
-    rendered, findings = render_all(shown, renderer, max_bad_share, encodings, images.require_image)
-    if source.limit is not None and findings.read < source.limit:
-        findings.notes.append(f"{source.path}: limit {source.limit:,}, but it has only {findings.read:,} samples")
-    return rendered, findings
+    rendered, judged = render_all(shown, renderer, max_bad_share, encodings, images.require_image)
+    if source.limit is not None and judged.read < source.limit:
+        judged.notes.append(f"{source.path}: limit {source.limit:,}, but it has only {judged.read:,} samples")
+    return rendered, judged
 
 
 def usable_samples(stage: Stage, learner: Learner) -> Iterator[Rendered]:
     """Yield the samples of a stage that render and whose images open, in their order; others are passed over."""
     renderer = renderer_of(stage, learner)
     for source in stage.data:
-        for sample in samples_of(source):
-            try:
-                if isinstance(sample, Sample):
-                    rendered = renderer.render(sample)
-                    for image in rendered.images:
-                        open_image(image)
-                    yield rendered
-            except DataError:
-                continue  # counted and shown when the stage was trained
+        for row in samples_of(source):
+            verdict = judge(row, open_image, renderer.render)
+            if isinstance(verdict, Usable):  # others were counted and shown when the stage was trained
+                yield verdict.encoded
 
 
 def renderer_of(stage: Stage, learner: Learner) -> AnyRenderer:

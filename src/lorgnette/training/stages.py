@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lorgnette.data.dataset import Findings
+from lorgnette.data.findings import Action, Judged
 from lorgnette.errors import InputError, ModelError, RunError
 from lorgnette.models.adapters import add_lora, load_trained
 from lorgnette.models.learner import Learner
@@ -29,7 +29,6 @@ from lorgnette.models.trainable import (
     freeze_all_but,
     master_weights,
     parts_table,
-    tower_parameters_that_learn,
 )
 from lorgnette.processes import is_main, processes
 from lorgnette.progress import print_table, progress_bar
@@ -67,10 +66,8 @@ def run_stage(
     """
     # what it opens and renders, the others find in the cache
     with processes().main_process_first(), progress_bar(console) as progress:
-        train, findings = render_sources(stage, stage.data, learner, seed, max_bad_share, progress)
-        validation, validation_findings = render_sources(
-            stage, stage.validation, learner, seed, max_bad_share, progress
-        )
+        train, judged = render_sources(stage, stage.data, learner, seed, max_bad_share, progress)
+        validation, validation_judged = render_sources(stage, stage.validation, learner, seed, max_bad_share, progress)
     made_from = {
         "data": train.content_hash(),
         "base": fingerprint(learner.source),
@@ -83,13 +80,13 @@ def run_stage(
     steps = steps_of(args, len(train))
     modes, rates = modes_of(stage, prepared), rates_of(stage, args.learning_rate)
     parts = parts_table(prepared.module, modes, rates)
-    show(stage.name, prepared, parts, findings, steps, console)
+    show(stage.name, prepared, parts, judged, steps, console)
     about = {
         "stage": stage.name,
         "made_from": made_from,
         "parts": [part.row() for part in parts],
-        "data": findings.summary(),
-        "validation": validation_findings.summary() if stage.validation else None,
+        "data": judged.summary(),
+        "validation": validation_judged.summary() if stage.validation else None,
     }
     if is_main():
         write_json(folder / "stage.json", about)
@@ -200,9 +197,7 @@ def require_parts(stage: Stage, learner: Learner) -> frozenset[str] | None:
             f"stages: {stage.name}: train.{absent[0]} is {modes[absent[0]]}, but {learner.source} has only: "
             f"{', '.join(learner.parts)}. Next: leave it out of train."
         )
-    tower = None
-    if isinstance(learner, Llava) and modes["vision_tower"] != "frozen":
-        tower = tower_parameters_that_learn(learner.core, learner.image_size, stage.train.last_layers)
+    tower = learner.learning_tower(modes, stage.train.last_layers)
     if "lora" in modes.values():
         try:
             lora_targets(learner.core, modes, stage.lora or {}, tower)
@@ -255,7 +250,7 @@ SQUARED: dict[Shape, str] = {
 }
 
 
-def show(name: str, learner: Learner, parts: Sequence[Part], findings: Findings, steps: int, console: Console) -> None:
+def show(name: str, learner: Learner, parts: Sequence[Part], judged: Judged, steps: int, console: Console) -> None:
     """Print what trains and on what, before step 1."""
     table = Table(title=f"stage {name}", title_justify="left")
     for column in ("part", "mode", "parameters", "trainable", "learning rate"):
@@ -265,19 +260,19 @@ def show(name: str, learner: Learner, parts: Sequence[Part], findings: Findings,
         table.add_row(part.part, part.mode, f"{part.parameters:,}", f"{part.trainable:,}", rate)
     print_table(table, console)
     console.print(
-        f"{findings.kept:,} of {findings.read:,} samples, {steps:,} steps; "
-        f"{findings.supervised / findings.tokens:.1%} of the tokens are supervised"
+        f"{judged.kept:,} of {judged.read:,} samples, {steps:,} steps; "
+        f"{judged.supervised / judged.tokens:.1%} of the tokens are supervised"
     )
     if isinstance(learner, Llava):
         height, width = learner.image_size
         console.print(
             f"pictures that are no squares are {SQUARED[learner.picture_shape]}, to {height} x {width} pixels"
         )
-    if findings.shortened:
-        console.print(f"shortened: {findings.shortened:,} samples by {findings.shortened_tokens:,} text tokens")
-    counts = {"mended": findings.mended, "left out": findings.left_out, "dropped": findings.dropped}
-    for title, counted in counts.items():
-        for reason, count in counted.most_common():
+    if judged.shortened:
+        console.print(f"shortened: {judged.shortened:,} samples by {judged.shortened_tokens:,} text tokens")
+    titles: dict[Action, str] = {"mend": "mended", "leave out": "left out", "drop": "dropped"}
+    for action, title in titles.items():
+        for reason, count in judged.counts(action).most_common():
             console.print(f"{title}: {count:,} samples: {reason}", markup=False)
-    for note in findings.notes:
+    for note in judged.notes:
         console.print(f"note: {note}", markup=False)

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from archive_bytes import cut, tar_bytes, tree, zip_bytes
-from lorgnette.data.archives.parts import Archive, find_archives, is_archive_name
 from lorgnette.data.archives.unpacking import Bounds, unpack
+from lorgnette.data.archives.volumes import Archive, find_archives, is_archive_name
 from lorgnette.errors import DataError
 
 FILES = {"top/a.txt": b"first " * 700, "top/b/c.txt": random.Random(0).randbytes(90_000), "d.txt": b""}
@@ -74,7 +74,7 @@ def test_every_kind_unpacks_to_the_same_files(tmp_path: Path, name: str, content
 )
 def test_parts_are_read_as_one(tmp_path: Path, content: bytes, names: list[str]) -> None:
     archive = one(written(tmp_path / "in", cut(content, names)))
-    assert [part.name for part in archive.parts] == names
+    assert [volume.name for volume in archive.volumes] == names
     unpack(archive, tmp_path / "out")
     assert tree(tmp_path / "out") == FILES
 
@@ -122,7 +122,7 @@ def test_a_zip_split_by_zip_is_read_without_joining(tmp_path: Path, inside_direc
     cuts = [2_000, len(content) - (60 if inside_directory else 400)]
     parts = dict(zip(["x.z01", "x.z02", "x.zip"], split_like_zip(content, cuts), strict=True))
     archive = one(written(tmp_path / "in", parts))
-    assert [part.name for part in archive.parts] == ["x.z01", "x.z02", "x.zip"]
+    assert [volume.name for volume in archive.volumes] == ["x.z01", "x.z02", "x.zip"]
     unpack(archive, tmp_path / "out")
     assert tree(tmp_path / "out") == FILES
     (tmp_path / "in" / "x.zip").unlink()
@@ -137,7 +137,7 @@ def test_what_the_zip_command_splits_is_read(tmp_path: Path) -> None:
     written(tmp_path / "in", content)
     subprocess.run(["zip", "-q", "-s", "64k", "../x.zip", *content], cwd=tmp_path / "in", check=True)
     archive = one(written(tmp_path / "parts", {file.name: file.read_bytes() for file in tmp_path.glob("x.z*")}))
-    assert len(archive.parts) == 3
+    assert len(archive.volumes) == 3
     unpack(archive, tmp_path / "out")
     assert tree(tmp_path / "out") == content
 
@@ -324,6 +324,6 @@ def test_names_of_archives(name: str, found: bool) -> None:
 def test_a_joined_archive_is_read_once_and_mixed_names_are_refused(tmp_path: Path) -> None:
     parts = cut(zip_bytes(FILES), ["x.zip.001", "x.zip.002"])
     folder = written(tmp_path / "in", {**parts, "x.zip": zip_bytes(FILES)})
-    assert [part.name for part in one(folder).parts] == ["x.zip"]
+    assert [volume.name for volume in one(folder).volumes] == ["x.zip"]
     mixed = written(tmp_path / "mixed", {"x.tar.001": b"", "x.tar.ab": b""})
     assert "named in several ways" in str(find_archives(mixed.iterdir())[1][0])

@@ -20,7 +20,7 @@ from lorgnette.data.check.files import fixed_names, names_of, require_empty, wri
 from lorgnette.data.check.report import bars, percentiles, shown_segments
 from lorgnette.data.check.segments import segments, unfinished_answers
 from lorgnette.data.check.show import find_row
-from lorgnette.data.check.sources import check_parts
+from lorgnette.data.check.sources import check_sources
 from lorgnette.data.check.terminal import print_checked, sample_text
 from lorgnette.data.readers import read_samples
 from lorgnette.data.rendered import IGNORE_INDEX, Encoded
@@ -28,7 +28,7 @@ from lorgnette.data.rendering import Renderer
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, InputError
 from lorgnette.images.store import image_store
-from wild_rows import IMAGE_TOKENS, part, row, write_rows
+from wild_rows import IMAGE_TOKENS, as_source, row, write_rows
 
 HOSTILE = "<script>alert('x')</script> & \"q\" \x1b[31m {{ 7*7 }} [red]x[/red]"
 
@@ -70,7 +70,7 @@ class Page(HTMLParser):
 
 def page_of(file: Path, folder: Path, renderer: Renderer | None = None) -> tuple[Page, Any]:
     with image_store(1) as store:
-        checked = check_parts([part(file, renderer=renderer)], store, 1.0)
+        checked = check_sources([as_source(file, renderer=renderer)], store, 1.0)
         numbers = write_check(folder / "page.html", "a check", checked, store)
     return Page((folder / "page.html").read_text(encoding="utf-8")), json.loads(numbers.read_text(encoding="utf-8"))
 
@@ -120,9 +120,9 @@ def test_bars_count_every_length_once() -> None:
 
 def test_the_terminal_shows_the_table_and_cannot_be_driven(tmp_path: Path, wild_file: Path) -> None:
     with image_store(1) as store:
-        (found,) = check_parts([part(wild_file)], store, 0.01)
+        (found,) = check_sources([as_source(wild_file)], store, 0.01)
         rows = [row(HOSTILE, "none" + HOSTILE.replace("/", ""), HOSTILE, HOSTILE)]
-        (hostile,) = check_parts([part(write_rows(tmp_path / "h.json", rows))], store, 0.01)
+        (hostile,) = check_sources([as_source(write_rows(tmp_path / "h.json", rows))], store, 0.01)
     out = io.StringIO()
     for each in (found, hostile):
         print_checked(each, Console(file=out, width=110))
@@ -165,7 +165,7 @@ def test_supervised_tokens_are_marked_with_colours_and_without(tmp_path: Path, r
     assert "⟦" not in coloured.plain
     styled = [coloured.plain[span.start : span.end] for span in coloured.spans if span.style == "bold green"]
     assert styled[1] == "On the table.<|im_end|>"
-    turns = shown_segments(part(file), sample, None)
+    turns = shown_segments(as_source(file), sample, None)
     assert "".join(each.text for each in turns if each.role == "supervised") == "Кот �[2J.On the table."
 
 
@@ -193,41 +193,41 @@ def test_an_unfinished_answer_is_seen_in_any_turn(renderer: Renderer) -> None:
 
 
 def test_a_row_is_found_by_id_or_number(wild_file: Path, wild_rows: list[Any], renderer: Renderer) -> None:
-    parts = [part(wild_file, renderer=renderer)]
+    sources = [as_source(wild_file, renderer=renderer)]
     with image_store(1) as store:
-        assert find_row(parts, "good-2", store).sample.origin.row == 2
-        assert find_row(parts, "2", store).sample.id == "good-2"
-        cut = find_row(parts, "image truncated", store)
+        assert find_row(sources, "good-2", store).sample.origin.row == 2
+        assert find_row(sources, "2", store).sample.id == "good-2"
+        cut = find_row(sources, "image truncated", store)
         assert cut.encoded is None
         assert "This row is not used" in cut.note
-        assert "image EXIF-rotated" in find_row(parts, "image EXIF-rotated", store).note
-        assert "Shortened by" in find_row(parts, "shortened", store).note
+        assert "image EXIF-rotated" in find_row(sources, "image EXIF-rotated", store).note
+        assert "Shortened by" in find_row(sources, "shortened", store).note
         with pytest.raises(DataError, match="no row has the id or the number '999'"):
-            find_row(parts, "999", store)
+            find_row(sources, "999", store)
         with pytest.raises(DataError, match="Allowed: an object"):
-            find_row(parts, str(len(wild_rows) - 1), store)
+            find_row(sources, str(len(wild_rows) - 1), store)
 
 
 def test_a_fixed_file_reads_back_as_the_rows_that_were_kept(
     wild_file: Path, tmp_path: Path, renderer: Renderer
 ) -> None:
-    used = part(wild_file, renderer=renderer)
+    used = as_source(wild_file, renderer=renderer)
     with image_store(1) as store:
-        checked = check_parts([used], store, 1.0, names_of=names_of)
+        checked = check_sources([used], store, 1.0, names_of=names_of)
         lines = write_fixed(tmp_path / "fixed", checked)
         fixed = tmp_path / "fixed" / "train.json"
         assert str(wild_file.parent) in lines[0]  # the images folder
         kept = [each for each in read_samples(str(wild_file), "llava") if isinstance(each, Sample)]
         back = list(read_samples(str(fixed), "llava", images=str(wild_file.parent)))
         by_id = {each.id: each for each in kept}
-        assert len(back) == checked[0].kept - 1  # without the duplicate
+        assert len(back) == checked[0].judged.kept - 1  # without the duplicate
         for each in back:
             assert isinstance(each, Sample)
             assert (each.images, each.turns) == (by_id[each.id].images, by_id[each.id].turns)
     rejected = [json.loads(line) for line in (tmp_path / "fixed" / "rejected.jsonl").read_text().splitlines()]
-    assert len(rejected) == checked[0].read - len(back)
+    assert len(rejected) == checked[0].judged.read - len(back)
     assert {each["kind"] for each in rejected} == {
-        *(found.kind for found in checked[0].findings.values() if found.action == "drop"),
+        *(found.kind for found in checked[0].judged.findings.values() if found.action == "drop"),
         "duplicate row",
     }
     assert all(each["reason"] and each["source"] == str(wild_file) for each in rejected)
@@ -244,9 +244,9 @@ def test_a_fixed_file_has_the_images_that_came_inside_the_data(tmp_path: Path, m
         row("file", "a.png", "Where?", "Here."),
         row("broken", f"data:image/png;base64,{broken}", "What?", "Nothing."),
     ]
-    source = part(write_rows(tmp_path / "x.json", rows))
+    source = as_source(write_rows(tmp_path / "x.json", rows))
     with image_store(1) as store:
-        lines = write_fixed(tmp_path / "fixed", check_parts([source], store, 1.0, names_of=names_of))
+        lines = write_fixed(tmp_path / "fixed", check_sources([source], store, 1.0, names_of=names_of))
     images = tmp_path / "fixed" / "x-images"
     assert lines[0].endswith(f"images are relative to {images}")
     assert len([file for file in images.rglob("*") if file.is_file()]) == 2
@@ -259,6 +259,6 @@ def test_a_fixed_file_has_the_images_that_came_inside_the_data(tmp_path: Path, m
 def test_fixed_files_of_several_sources_have_names_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     files = [write_rows(tmp_path / name, []) for name in ("x.json", "b/x.json", "y.json")]
-    parts = [part(files[0]), part(files[1]), part(files[2], "validation"), part(files[2], "test")]
-    assert fixed_names(parts) == {0: "data-x-0.json", 1: "data-x-1.json", 2: "held-out-y.json"}
-    assert fixed_names(parts[2:]) == {0: "y.json"}
+    sources = [as_source(files[0]), as_source(files[1]), as_source(files[2], "validation"), as_source(files[2], "test")]
+    assert fixed_names(sources) == {0: "data-x-0.json", 1: "data-x-1.json", 2: "held-out-y.json"}
+    assert fixed_names(sources[2:]) == {0: "y.json"}

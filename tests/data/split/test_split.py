@@ -22,7 +22,7 @@ from lorgnette.data.split.grouping import Groups, alike
 from lorgnette.data.split.sets import Rows, assign, parse_shares
 from lorgnette.errors import DataError, InputError
 from lorgnette.images.store import image_store
-from wild_rows import part, row, write_rows
+from wild_rows import as_source, row, write_rows
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def made(*files: Path, shares: str = "70/10/20", seed: int = 42, near: int | None = None, bad: float = 0.0) -> Any:
     with image_store(1) as store:
         return split_files(
-            [part(file) for file in files],
+            [as_source(file) for file in files],
             store,
             parse_shares(shares),
             seed=seed,

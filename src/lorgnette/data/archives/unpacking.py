@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from lorgnette.data.archives.entries import CHUNK, Damaged, Reading, Refused, archive_entries, reading, safe_parts
-from lorgnette.data.archives.parts import Archive, find_archives, is_archive_name, open_archive
+from lorgnette.data.archives.volumes import Archive, find_archives, is_archive_name, open_archive
 from lorgnette.errors import DataError
 
 
@@ -127,7 +127,7 @@ def _unpack_one(archive: Archive, folder: Path, wanted: Callable[[str], bool], d
     nested, incomplete = find_archives(path for path in written if is_archive_name(path.name))
     if incomplete:
         raise DataError(f"{archive.name}: in it {incomplete[0]}")
-    done.files += len(written) - sum(len(inner.parts) for inner in nested)
+    done.files += len(written) - sum(len(inner.volumes) for inner in nested)
     for inner in nested:
         name = f"{archive.name}: {inner.name}"
         if depth == done.bounds.depth:
@@ -135,10 +135,10 @@ def _unpack_one(archive: Archive, folder: Path, wanted: Callable[[str], bool], d
                 f"{name}: Refused: archives in archives, more than {depth} deep. Nothing of it was kept. Next: "
                 "unpack by hand what you trust."
             )
-        place = inner.parts[-1].with_name(f"{inner.name}.unpacked")
-        _unpack_one(Archive(name, inner.parts), place, wanted, done, depth + 1)
-        for part in inner.parts:
-            part.unlink()
+        place = inner.volumes[-1].with_name(f"{inner.name}.unpacked")
+        _unpack_one(Archive(name, inner.volumes), place, wanted, done, depth + 1)
+        for volume in inner.volumes:
+            volume.unlink()
 
 
 @contextmanager

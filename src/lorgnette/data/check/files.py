@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lorgnette.data.check.findings import Checked
+from lorgnette.data.check.checked import Checked
 from lorgnette.data.check.report import write_page
-from lorgnette.data.parts import Part
 from lorgnette.data.sample import Sample
+from lorgnette.data.used_source import UsedSource
 from lorgnette.data.writing import ImageNames, copy_images, image_names, llava_list
 from lorgnette.errors import InputError
 from lorgnette.images.store import ImageStore
@@ -48,12 +48,12 @@ def write_check(page: Path, source: str, checked: Sequence[Checked], store: Imag
     return numbers
 
 
-def fixed_names(parts: Sequence[Part]) -> dict[int, str]:
-    """Return what the fixed files are called: number of the part -> name. Benchmarks have none."""
-    written = [number for number, part in enumerate(parts) if part.purpose != "test"]
+def fixed_names(sources: Sequence[UsedSource]) -> dict[int, str]:
+    """Return what the fixed files are called: number of the source -> name. Benchmarks have none."""
+    written = [number for number, source in enumerate(sources) if source.purpose != "test"]
     if len(written) == 1:
-        return {written[0]: f"{Path(parts[written[0]].path).stem}.json"}
-    titles = {number: f"{parts[number].name}-{Path(parts[number].path).stem}" for number in written}
+        return {written[0]: f"{Path(sources[written[0]].path).stem}.json"}
+    titles = {number: f"{sources[number].name}-{Path(sources[number].path).stem}" for number in written}
     stems = {number: file_name(title) for number, title in titles.items()}
     twice = {stem for stem in stems.values() if list(stems.values()).count(stem) > 1}
     return {number: f"{stem}-{number}.json" if stem in twice else f"{stem}.json" for number, stem in stems.items()}
@@ -71,27 +71,29 @@ def require_empty(folder: Path) -> None:
         )
 
 
-def names_of(part: Part) -> ImageNames:
+def names_of(source: UsedSource) -> ImageNames:
     """Return how the images of a fixed file are called; reads the source for the names of its images."""
-    return image_names(part.images, part.path, (i for s in part.read() if isinstance(s, Sample) for i in s.images))
+    return image_names(
+        source.images, source.path, (i for s in source.read() if isinstance(s, Sample) for i in s.images)
+    )
 
 
-def fixed_part(folder: Path, name: str, found: Checked) -> Part:
+def fixed_source(folder: Path, name: str, found: Checked) -> UsedSource:
     """Return the fixed file of a source as a source."""
     assert found.names is not None
     images = folder / f"{Path(name).stem}-images" if found.names.copied else found.names.root
-    return replace(found.part, path=str(folder / name), format="llava", images=str(images), spec=None)
+    return replace(found.source, path=str(folder / name), format="llava", images=str(images), spec=None)
 
 
 def write_fixed(folder: Path, checked: Sequence[Checked]) -> list[str]:
     """Write the rows that can be used, as LLaVA files, and those that cannot, with reasons; return what is where."""
     said = []
-    for number, name in fixed_names([found.part for found in checked]).items():
+    for number, name in fixed_names([found.source for found in checked]).items():
         found = checked[number]
         write_text(folder / name, llava_list(found.rows))
         if found.names is None:
             continue
-        images = fixed_part(folder, name, found).images
+        images = fixed_source(folder, name, found).images
         if found.names.copied:
             copy_images(found.names.named, Path(str(images)))
         said.append(f"{len(found.rows):,} rows are in {folder / name}; images are relative to {images}")

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from lorgnette.data.check.findings import Checked
+from lorgnette.data.check.checked import Checked
 from lorgnette.data.check.segments import Segment, segments
-from lorgnette.data.parts import Part
 from lorgnette.data.rendered import Encoded
 from lorgnette.data.sample import IMAGE_TAG, Sample
+from lorgnette.data.used_source import UsedSource
 from lorgnette.images.thumbnails import Thumbnail, thumbnail
 from lorgnette.pages import cut, printable_lines, render_page
 from lorgnette.run import write_text
@@ -57,32 +57,34 @@ def write_page(path: Path, title: str, checked: Sequence[Checked], images: int, 
             "checked": found,
             "lengths": percentiles(found.lengths),
             "bars": bars(found.lengths),
-            "limit": found.part.renderer and found.part.renderer.max_text_tokens,
-            "image_tokens": found.part.renderer and found.part.renderer.expansion.image_tokens,
+            "limit": found.source.renderer and found.source.renderer.max_text_tokens,
+            "image_tokens": found.source.renderer and found.source.renderer.expansion.image_tokens,
             "variants": found.variants.most_common(MOST_VARIANTS),
-            "cards": [card(found.part, sample, encoded) for sample, encoded in found.gallery],
+            "cards": [card(found.source, sample, encoded) for sample, encoded in found.gallery],
         }
         for found in checked
     ]
     _write(path, title=title, sections=sections, images=images, decoded=decoded, single=None)
 
 
-def write_sample_page(path: Path, title: str, part: Part, sample: Sample, encoded: Encoded | None, note: str) -> None:
+def write_sample_page(
+    path: Path, title: str, source: UsedSource, sample: Sample, encoded: Encoded | None, note: str
+) -> None:
     """Write the page of one sample; `note` says what is wrong with it, if anything is."""
-    shown = {"card": card(part, sample, encoded), "note": note}
+    shown = {"card": card(source, sample, encoded), "note": note}
     _write(path, title=title, sections=[], images=len(sample.images), decoded=0, single=shown)
 
 
-def card(part: Part, sample: Sample, encoded: Encoded | None) -> Card:
+def card(source: UsedSource, sample: Sample, encoded: Encoded | None) -> Card:
     """Gather what is shown of a sample."""
     pictures = tuple(thumbnail(image, THUMBNAIL_PIXELS) for image in sample.images)
-    return Card(sample, pictures, tuple(shown_segments(part, sample, encoded)))
+    return Card(sample, pictures, tuple(shown_segments(source, sample, encoded)))
 
 
-def shown_segments(part: Part, sample: Sample, encoded: Encoded | None) -> list[Segment]:
+def shown_segments(source: UsedSource, sample: Sample, encoded: Encoded | None) -> list[Segment]:
     """Return a sample as it is trained; where no tokenizer is known, its turns as they stand."""
-    if encoded is not None and part.renderer is not None:
-        return list(segments(encoded, part.renderer.tokenizer, part.renderer.expansion.image_token_id))
+    if encoded is not None and source.renderer is not None:
+        return list(segments(encoded, source.renderer.tokenizer, source.renderer.expansion.image_token_id))
     found: list[Segment] = []
     for turn in sample.turns:
         found.append(Segment("read", f"{turn.role}: ", 0))

@@ -11,10 +11,10 @@ from rich.console import Console
 from lorgnette.data.check.files import file_name
 from lorgnette.data.check.report import shown_segments, write_sample_page
 from lorgnette.data.check.terminal import sample_text
-from lorgnette.data.parts import Part
 from lorgnette.data.rendered import Encoded
-from lorgnette.data.rules import require_usable
+from lorgnette.data.rules import BadRow, Usable, judge, unencoded
 from lorgnette.data.sample import Sample
+from lorgnette.data.used_source import UsedSource
 from lorgnette.errors import DataError
 from lorgnette.images.store import ImageStore
 from lorgnette.pages import printable_lines
@@ -24,25 +24,25 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class Shown:
-    """One row: its part, the sample, what it is rendered to, and what there is to say about it."""
+    """One row: its source, the sample, what it is rendered to, and what there is to say about it."""
 
-    part: Part
+    source: UsedSource
     sample: Sample
     encoded: Encoded | None
     note: str
 
 
-def show_row(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore, console: Console) -> Path:
+def show_row(sources: Sequence[UsedSource], wanted: str, page: Path, store: ImageStore, console: Console) -> Path:
     """Print one row as it is trained, and write a page with its images beside the check's; return the page.
 
     Raises:
         DataError: if there is no such row, or it cannot be read as a sample.
     """
-    shown = find_row(parts, wanted, store)
-    part, sample = shown.part, shown.sample
-    pieces = shown_segments(part, sample, shown.encoded)
-    console.print(f"{part.name}: {printable_lines(sample.where)}", markup=False, style="bold", soft_wrap=True)
-    tokens = part.renderer.expansion.image_tokens if part.renderer else 0
+    shown = find_row(sources, wanted, store)
+    source, sample = shown.source, shown.sample
+    pieces = shown_segments(source, sample, shown.encoded)
+    console.print(f"{source.name}: {printable_lines(sample.where)}", markup=False, style="bold", soft_wrap=True)
+    tokens = source.renderer.expansion.image_tokens if source.renderer else 0
     console.print(sample_text(pieces, tokens, coloured=console.color_system is not None), soft_wrap=True)
     if shown.encoded is not None:
         supervised = sum(piece.tokens for piece in pieces if piece.role == "supervised")
@@ -53,25 +53,25 @@ def show_row(parts: Sequence[Part], wanted: str, page: Path, store: ImageStore, 
     if shown.note:
         console.print(printable_lines(shown.note), markup=False, soft_wrap=True)
     file = page.with_name(f"{page.stem}-{file_name(wanted)[:80]}.html")
-    write_sample_page(file, sample.where, part, sample, shown.encoded, shown.note)
+    write_sample_page(file, sample.where, source, sample, shown.encoded, shown.note)
     return file
 
 
-def find_row(parts: Sequence[Part], wanted: str, store: ImageStore) -> Shown:
+def find_row(sources: Sequence[UsedSource], wanted: str, store: ImageStore) -> Shown:
     """Return the first row with an id or, if no id is `wanted`, the first whose number in its file it is.
 
     Raises:
         DataError: if there is none, or the row cannot be read as a sample.
     """
-    by_number: tuple[Part, Sample | DataError] | None = None
-    found: list[tuple[Part, Sample]] = []
-    for part in parts:
-        for number, sample in enumerate(part.read()):
+    by_number: tuple[UsedSource, Sample | DataError] | None = None
+    found: list[tuple[UsedSource, Sample]] = []
+    for source in sources:
+        for number, sample in enumerate(source.read()):
             if isinstance(sample, Sample) and sample.id == wanted:
-                found.append((part, sample))
+                found.append((source, sample))
             row = sample.origin.row if isinstance(sample, Sample) else number
             if by_number is None and str(row) == wanted:
-                by_number = part, sample
+                by_number = source, sample
         if len(found) > MOST_NAMED:
             break
     if found:
@@ -79,27 +79,25 @@ def find_row(parts: Sequence[Part], wanted: str, store: ImageStore) -> Shown:
         return _shown(*found[0], store, f"The same id is also at {others}." if others else "")
     if by_number is None:
         raise DataError(
-            f"{', '.join(dict.fromkeys(part.path for part in parts))}: no row has the id or the number {wanted!r}. "
+            f"{', '.join(dict.fromkeys(each.path for each in sources))}: no row has the id or the number {wanted!r}. "
             "Next: look for the id in the data; numbers count from 0."
         )
-    part, sample = by_number
+    source, sample = by_number
     if isinstance(sample, DataError):
         raise sample
-    return _shown(part, sample, store, "")
+    return _shown(source, sample, store, "")
 
 
-def _shown(part: Part, sample: Sample, store: ImageStore, note: str) -> Shown:
+def _shown(source: UsedSource, sample: Sample, store: ImageStore, note: str) -> Shown:
     notes = [note, *(f"Put right: {mended}." for mended in sample.mended)]
     for image in dict.fromkeys(sample.images):
         facts = store.facts(image)
         notes += [f"{image}: {kind}." for kind in facts.mended]
-    encoded = None
-    try:
-        require_usable(sample, store.require_image)
-        if part.renderer is not None:
-            encoded = part.renderer.encode(sample)
-    except DataError as error:
-        notes.insert(0, f"This row is not used: {error}")
+    encode = unencoded if source.renderer is None else source.renderer.encode
+    verdict = judge(sample, store.require_image, encode)
+    encoded = verdict.encoded if isinstance(verdict, Usable) else None
+    if isinstance(verdict, BadRow):
+        notes.insert(0, f"This row is not used: {verdict}")
     if encoded is not None and encoded.shortened:
         notes.append(f"Shortened by {encoded.shortened:,} text tokens.")
-    return Shown(part, sample, encoded, " ".join(filter(None, notes)))
+    return Shown(source, sample, encoded, " ".join(filter(None, notes)))

@@ -1,28 +1,30 @@
 """Read every source once, open every image, render every row, and count what is found.
 
-Which rows are dropped is decided in `rules.py`, by which training goes as well. What is kept although it is worth a
-look (duplicates, leaks) is found here.
+Which rows are dropped is decided by `judge`, by which training goes as well. What is kept although it is worth a look
+(duplicates, leaks) is found here.
 """
 
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
-from lorgnette.data.check.findings import Checked
+from lorgnette.data.check.checked import Checked
 from lorgnette.data.check.segments import unfinished_answers
 from lorgnette.data.check.twins import HeldOut, HeldOutPurpose, Seen, Twin
 from lorgnette.data.encodings import Encodings
-from lorgnette.data.parts import Part
 from lorgnette.data.reading_ahead import read_ahead
-from lorgnette.data.rendered import IGNORE_INDEX, Encoded
-from lorgnette.data.rules import bad_row, require_usable
+from lorgnette.data.rendered import Encoded
+from lorgnette.data.rules import BadRow, Usable, judge, judge_document, unencoded
 from lorgnette.data.sample import Sample
+from lorgnette.data.used_source import UsedSource
 from lorgnette.data.writing import ImageNames, llava_row, row_json
 from lorgnette.errors import DataError, LeftOut
 from lorgnette.images.store import ImageStore
@@ -42,48 +44,48 @@ WHEN_OPENED = {
 }
 """What is put right whenever an image is opened."""
 
-Watch = Callable[[Iterator[Sample | DataError], Part], Iterator[Sample | DataError]]
+Watch = Callable[[Iterator[Sample | DataError], UsedSource], Iterator[Sample | DataError]]
 """Passes samples on and shows progress."""
 
 
-def check_parts(
-    parts: Sequence[Part],
+def check_sources(
+    sources: Sequence[UsedSource],
     store: ImageStore,
     max_bad_share: float,
     *,
-    names_of: Callable[[Part], ImageNames] | None = None,
+    names_of: Callable[[UsedSource], ImageNames] | None = None,
     watch: Watch = lambda samples, _: samples,
 ) -> list[Checked]:
     """Check sources that are used together; what is held out is read first, whatever the order.
 
     Args:
-        names_of: keep the rows of each part for a fixed file, its images called so.
+        names_of: keep the rows of each source for a fixed file, its images called so.
 
     Returns:
-        One `Checked` a part, in the order of the parts.
+        One `Checked` a source, in the order of the sources.
     """
     held_out: dict[HeldOutPurpose, HeldOut] = {"validation": HeldOut(), "test": HeldOut()}
     seen: dict[str, Seen] = {}
     found: dict[int, Checked] = {}
-    for number in sorted(range(len(parts)), key=lambda number: parts[number].purpose == "train"):
-        part = parts[number]
-        checked = found[number] = Checked(part, max_bad_share)
-        check = _PartCheck(checked, store, seen.setdefault(part.name, Seen()), held_out)
+    for number in sorted(range(len(sources)), key=lambda number: sources[number].purpose == "train"):
+        source = sources[number]
+        checked = found[number] = Checked(source, max_bad_share)
+        check = _SourceCheck(checked, store, seen.setdefault(source.name, Seen()), held_out)
         try:
-            if names_of is not None and part.purpose != "test":
-                checked.names = names_of(part)
-            if part.variants is not None:
-                checked.variants.update(islice(part.variants(), VARIANT_ROWS))
-            for sample in read_ahead(watch(part.read(), part), store):
+            if names_of is not None and source.purpose != "test":
+                checked.names = names_of(source)
+            if source.variants is not None:
+                checked.variants.update(islice(source.variants(), VARIANT_ROWS))
+            for sample in read_ahead(watch(source.read(), source), store):
                 check.look(sample)
         except DataError as error:
             checked.failure = str(error)
         check.close()
-    return [found[number] for number in range(len(parts))]
+    return [found[number] for number in range(len(sources))]
 
 
-class _PartCheck:
-    """The pass over one part."""
+class _SourceCheck:
+    """The pass over one source."""
 
     def __init__(
         self,
@@ -93,30 +95,50 @@ class _PartCheck:
         held_out: Mapping[HeldOutPurpose, HeldOut],
     ) -> None:
         self.checked = checked
-        self.part = checked.part
+        self.source = checked.source
         self.store = store
         self.seen = seen
         self.held_out = held_out
-        self.encodings = Encodings(self.part.encodings)
+        self.judged = checked.judged
+        self.encodings = Encodings(self.source.encodings)
+        renderer = self.source.renderer
+        self.encode = unencoded if renderer is None else partial(self.encodings.place_of, renderer=renderer)
+        self.places = array("q")
         self._gallery: list[tuple[int, int, Sample, Encoded | None]] = []
 
-    def look(self, sample: Sample | DataError) -> None:
+    def look(self, row: Sample | DataError) -> None:
         """Count one row."""
-        if isinstance(sample, LeftOut):
-            self.checked.drop(sample, "leave out")
-            return
-        self.checked.read += 1
-        if isinstance(sample, Sample):
-            self.checked.images.update(sample.images)
-        try:
-            encoded = self._use(sample)
-        except DataError as error:
-            self.checked.drop(error, "stop" if self.part.purpose == "test" else "drop")
-            self._reject(sample, bad_row(error).kind, str(error))
-            return
-        assert isinstance(sample, Sample)
-        self.checked.kept += 1
-        self._measure(sample, encoded)
+        if isinstance(row, Sample):
+            self.checked.images.update(row.images)
+        verdict: Usable[int | None] | BadRow | LeftOut
+        if self.source.purpose == "test":
+            verdict = judge_document(row, self.store.require_image)
+            self.judged.count(verdict, bad="stop")
+        else:
+            verdict = judge(row, self.store.require_image, self.encode)
+            self.judged.count(verdict)
+        if isinstance(verdict, BadRow):
+            self._reject(row, verdict.kind, str(verdict))
+        elif isinstance(verdict, Usable):
+            self._look_closer(verdict.sample, verdict.encoded)
+
+    def close(self) -> None:
+        """Hand over the samples to show, in their order in the source, and keep what was rendered for training."""
+        self.checked.gallery = [(sample, encoded) for _, _, sample, encoded in sorted(self._gallery, key=itemgetter(1))]
+        if self.source.renderer is not None:
+            lengths = self.judged.count_tokens(self.encodings, self.places, self.source.renderer.expansion)
+            self.checked.lengths.extend(lengths.tolist())
+        self.encodings.keep()
+        self.judged.notes += self.encodings.notes
+
+    def _look_closer(self, sample: Sample, place: int | None) -> None:
+        """Look at a row that can be used for what is worth knowing; `place` is where it is in the encodings."""
+        encoded = None
+        if place is not None:
+            self.places.append(place)
+            encoded = self.encodings[place]
+        else:
+            self.checked.lengths.append(sum(len(turn.text) for turn in sample.turns))
         self._count_mended(sample, encoded)
         twins = self._count_twins(sample)
         if twins:
@@ -125,74 +147,46 @@ class _PartCheck:
             self.checked.rows.append(row_json(llava_row(sample, self.checked.names)))
         self._choose(sample, encoded)
 
-    def close(self) -> None:
-        """Hand over the samples to show, in their order in the source, and keep what was rendered for training."""
-        self.checked.gallery = [(sample, encoded) for _, _, sample, encoded in sorted(self._gallery, key=itemgetter(1))]
-        self.encodings.keep()
-        self.checked.notes += self.encodings.notes
-
-    def _use(self, sample: Sample | DataError) -> Encoded | None:
-        if self.part.purpose == "test" and isinstance(sample, Sample):
-            for image in sample.images:  # a benchmark says itself what its questions and answers are
-                self.store.require_image(image)
-            return None
-        usable = require_usable(sample, self.store.require_image)
-        if self.part.renderer is None:
-            return None
-        return self.encodings[self.encodings.place_of(usable, self.part.renderer)]
-
-    def _measure(self, sample: Sample, encoded: Encoded | None) -> None:
-        if encoded is None or self.part.renderer is None:
-            self.checked.lengths.append(sum(len(turn.text) for turn in sample.turns))
-            return
-        images = len(sample.images) * self.part.renderer.expansion.image_tokens
-        text = len(encoded.input_ids) - len(sample.images)
-        self.checked.lengths.append(text + encoded.shortened)
-        self.checked.tokens += text + images
-        self.checked.image_tokens += images
-        self.checked.supervised += sum(label != IGNORE_INDEX for label in encoded.labels)
-
     def _count_mended(self, sample: Sample, encoded: Encoded | None) -> None:
+        """Count what opening the images and rendering put right; what the reader did, `judged` has counted."""
         place = sample.where
-        for kind in dict.fromkeys(sample.mended):
-            self.checked.add(kind, "mend", place, "put right by the reader")
         facts = {image: self.store.facts(image) for image in dict.fromkeys(sample.images)}
         for kind in dict.fromkeys(kind for found in facts.values() for kind in found.mended):
             images = ", ".join(image for image, found in facts.items() if kind in found.mended)
-            self.checked.add(kind, "mend", place, f"{images}: {WHEN_OPENED[kind]}")
-        if encoded is None or self.part.renderer is None:
+            self.judged.add(kind, "mend", place, f"{images}: {WHEN_OPENED[kind]}")
+        if encoded is None or self.source.renderer is None:
             return
         if encoded.shortened:
-            why = f"shortened by {encoded.shortened:,} text tokens ({self.part.renderer.too_long})"
-            self.checked.add("too long, shortened", "mend", place, why)
-        unfinished = unfinished_answers(encoded, self.part.renderer.tokenizer, self.part.renderer.end_of_turn)
+            why = f"shortened by {encoded.shortened:,} text tokens ({self.source.renderer.too_long})"
+            self.judged.add("too long, shortened", "mend", place, why)
+        unfinished = unfinished_answers(encoded, self.source.renderer.tokenizer, self.source.renderer.end_of_turn)
         if unfinished:
             why = f"{unfinished} answers without their end of turn: nothing teaches the model to stop there"
-            self.checked.add("no end of turn in the labels", "keep", place, why)
+            self.judged.add("no end of turn in the labels", "keep", place, why)
 
     def _count_twins(self, sample: Sample) -> list[Twin]:
         """Count a row that stands elsewhere as well; return why a fixed file leaves it out."""
         place = sample.where
         images = [self.store.facts(image).sha256 or image for image in sample.images]
-        if self.part.purpose != "train":
-            self.held_out[self.part.purpose].add(sample, images, f"{self.part.name}: {place}")
+        if self.source.purpose != "train":
+            self.held_out[self.source.purpose].add(sample, images, f"{self.source.name}: {place}")
             return []
         twins = [twin for purpose, known in self.held_out.items() for twin in known.leaks(sample, images, purpose)]
         twins.extend(self.seen.add(sample, images, place))
         for twin in twins:
-            self.checked.add(twin.kind, "keep", place, twin.reason, fix_drops=twin.whole)
+            self.judged.add(twin.kind, "keep", place, twin.reason, fix_drops=twin.whole)
         return [twin for twin in twins if twin.whole]
 
     def _reject(self, sample: Sample | DataError, kind: str, reason: str) -> None:
         if self.checked.names is not None:
             names = replace(self.checked.names, named={})  # what is rejected is not copied
             row = llava_row(sample, names) if isinstance(sample, Sample) else None
-            self.checked.rejected.append({"source": self.part.path, "kind": kind, "reason": reason, "row": row})
+            self.checked.rejected.append({"source": self.source.path, "kind": kind, "reason": reason, "row": row})
 
     def _choose(self, sample: Sample, encoded: Encoded | None) -> None:
         """Keep the samples with the smallest hashes: a fair choice in one pass, the same every time."""
         digest = blake2b(f"{Path(sample.origin.file).name} {sample.origin.row}".encode(errors="replace"), digest_size=8)
-        entry = (-int.from_bytes(digest.digest(), "big"), self.checked.read, sample, encoded)
+        entry = (-int.from_bytes(digest.digest(), "big"), self.judged.read, sample, encoded)
         if len(self._gallery) < GALLERY:
             heapq.heappush(self._gallery, entry)
         else:

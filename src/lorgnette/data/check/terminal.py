@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorgnette.data.check.findings import Checked
+from lorgnette.data.check.checked import Checked
 from lorgnette.data.check.report import percentiles
 from lorgnette.data.check.segments import Segment
 from lorgnette.pages import printable_lines
@@ -21,20 +21,24 @@ MOST_REASON = 150  # characters; the page has them all
 
 def print_checked(checked: Checked, console: Console) -> None:
     """Print what was found in a source."""
-    part = checked.part
-    console.print(Text(f"{part.name}: {printable_lines(part.path)} ({part.format})", style="bold"), soft_wrap=True)
+    source = checked.source
+    console.print(
+        Text(f"{source.name}: {printable_lines(source.path)} ({source.format})", style="bold"), soft_wrap=True
+    )
     for name, count in checked.variants.most_common(MOST_VARIANTS):
         console.print(Text(f"  {count:,} rows: {printable_lines(name)}", style="dim"), soft_wrap=True)
-    if checked.findings:
+    if checked.judged.findings:
         console.print(_table(checked))
-    kept = f"{checked.kept:,} of {checked.read:,} rows can be used; {len(checked.images):,} images"
-    if checked.tokens:
-        kept += f"; {checked.tokens:,} tokens, {checked.supervised / checked.tokens:.1%} supervised"
+    kept = f"{checked.judged.kept:,} of {checked.judged.read:,} rows can be used; {len(checked.images):,} images"
+    if checked.judged.tokens:
+        kept += (
+            f"; {checked.judged.tokens:,} tokens, {checked.judged.supervised / checked.judged.tokens:.1%} supervised"
+        )
     console.print(kept, markup=False, soft_wrap=True)
     lengths = ", ".join(f"{name} {value:,}" for name, value in percentiles(checked.lengths).items())
-    if lengths and part.purpose != "test":
-        console.print(f"length in {'text tokens' if part.renderer else 'characters'}: {lengths}", soft_wrap=True)
-    for note in checked.notes:
+    if lengths and source.purpose != "test":
+        console.print(f"length in {'text tokens' if source.renderer else 'characters'}: {lengths}", soft_wrap=True)
+    for note in checked.judged.notes:
         console.print(Text(f"note: {printable_lines(note)}"), soft_wrap=True)
     if checked.stop:
         console.print(Text(f"stop: {printable_lines(checked.stop)}", style="bold red"), soft_wrap=True)
@@ -42,15 +46,15 @@ def print_checked(checked: Checked, console: Console) -> None:
 
 
 def _table(checked: Checked) -> Table:
-    file = Path(checked.part.path).name  # the whole path is in the heading
+    file = Path(checked.source.path).name  # the whole path is in the heading
     table = Table(show_edge=False, pad_edge=False)
-    table.add_column("finding", min_width=min(24, max(map(len, checked.findings))))
+    table.add_column("finding", min_width=min(24, max(len(finding.kind) for finding in checked.sorted())))
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("done", no_wrap=True)
     table.add_column("first examples", overflow="fold")
     for finding in checked.sorted():
-        places = [example.place.replace(checked.part.path, file, 1) for example in finding.examples]
+        places = [example.place.replace(checked.source.path, file, 1) for example in finding.examples]
         examples = [Text(printable_lines(place), style="dim") for place in places]
         if finding.examples and finding.action in ("stop", "drop"):
             reason = finding.examples[0].reason.partition(" Next: ")[0]

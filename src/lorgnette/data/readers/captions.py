@@ -89,8 +89,8 @@ def captioned_images(
     path = captions_source(path, split)
     if _is_table(path):
         folder = folder_of_images(SourceSpec(path, images=images), outside=outside)
-        part = None if Path(path).is_file() else split
-        yield from rows_of_split(captions_of_table(path, part, folder, config), split, path)
+        table_split = None if Path(path).is_file() else split
+        yield from rows_of_split(captions_of_table(path, table_split, folder, config), split, path)
         return
     file = Path(path)
     layout, drafts = _layout(file)

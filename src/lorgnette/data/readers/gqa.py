@@ -84,11 +84,11 @@ def gqa_questions(
             f"{path}: a file of questions without their images. Next: give the folder that holds {base}_instructions "
             f"and {base}_images as `path`, or a folder of <imageId>.jpg as `images`."
         )
-    part = base.partition("_")[0]
+    table_split = base.partition("_")[0]
     folder = image_folder(images, None if is_on_hub(path) else path, outside=outside)
-    table = _ImageTable(path, part, f"{base}_images", folder)
+    table = _ImageTable(path, table_split, f"{base}_images", folder)
     find = table.find if images is None else lambda image_id, where: folder.find(f"{image_id}.jpg", where)
-    rows = table_rows(path, part, QUESTIONS, f"{base}_instructions")
+    rows = table_rows(path, table_split, QUESTIONS, f"{base}_instructions")
     for question in records_of(rows, lambda origin, row: _question(origin, row, find)):
         yield question
         yield from table.take_errors()

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lorgnette.data.archives.parts import FOREIGN
+from lorgnette.data.archives.volumes import FOREIGN
 from lorgnette.data.remote_sensing.matching import SETS, SUFFIXES, Candidate, regular_files
 from lorgnette.data.remote_sensing.placing import IMAGES, Images, check_placed, settle, settle_archives
 from lorgnette.data.writing import llava_list, row_json

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 
-from lorgnette.data.archives.parts import find_archives
 from lorgnette.data.archives.unpacking import unpack
+from lorgnette.data.archives.volumes import find_archives
 from lorgnette.data.remote_sensing.matching import SUFFIXES, Candidate, image_files, match, place
 from lorgnette.errors import DataError
 from lorgnette.images.opening import open_image
@@ -124,7 +124,7 @@ def settle_archives(
     wanted = _digest(images.wanted)
     staged: list[Candidate] = []
     for archive in archives:
-        key = _digest([[part.name, *_stamp(part)] for part in archive.parts])
+        key = _digest([[volume.name, *_stamp(volume)] for volume in archive.volumes])
         if key in seen:
             continue
         folder = out / "unpacked" / f"{key}-{wanted}"  # there after a kill: it is whole
@@ -135,7 +135,7 @@ def settle_archives(
         except DataError as error:
             refused.append(str(error))
             continue
-        label = files[archive.parts[-1]].with_name(archive.name)
+        label = files[archive.volumes[-1]].with_name(archive.name)
         staged += image_files(folder, label, ours=True)
         seen.append(key)
     settle(images, staged, out, console)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette import __version__
-from lorgnette.data.parts import Part
 from lorgnette.data.split.sets import Rows, Split, assign, group_rows, notes, read_rows
+from lorgnette.data.used_source import UsedSource
 from lorgnette.data.writing import ImageNames, copy_images, llava_list, llava_row, row_json
 from lorgnette.errors import InputError
 from lorgnette.images.store import ImageStore
@@ -38,7 +38,7 @@ class SplitFiles:
 
 
 def split_files(
-    parts: Sequence[Part],
+    sources: Sequence[UsedSource],
     store: ImageStore,
     shares: dict[str, Fraction],
     *,
@@ -53,7 +53,7 @@ def split_files(
     Raises:
         DataError: if a source cannot be read, too many of its rows cannot be used, or a set would be empty.
     """
-    rows = read_rows(parts, store, max_bad_share)
+    rows = read_rows(sources, store, max_bad_share)
     groups = group_rows(rows, store, near_duplicates)
     split = assign(rows, groups, shares, seed)
     files = {

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
+from lorgnette.data.findings import Judged
 from lorgnette.data.identity import row_key
-from lorgnette.data.parts import Part, words_of
-from lorgnette.data.rules import bad_row, require_usable, too_many_bad
+from lorgnette.data.reading_ahead import read_ahead
+from lorgnette.data.rules import BadRow, Usable, judge, too_many_bad, unencoded
 from lorgnette.data.sample import Sample
 from lorgnette.data.split.grouping import Groups, alike
+from lorgnette.data.used_source import UsedSource, words_of
 from lorgnette.data.writing import ImageNames, image_names
-from lorgnette.errors import DataError, LeftOut, without_advice
+from lorgnette.errors import DataError, without_advice
 from lorgnette.images.store import ImageStore
 
 SETS = ("train", "val", "test")
@@ -79,7 +80,7 @@ def parse_shares(text: str) -> dict[str, Fraction]:
     return {name: number / total for name, number in zip(SETS, numbers, strict=True)}
 
 
-def read_rows(parts: Sequence[Part], store: ImageStore, max_bad_share: float) -> Rows:
+def read_rows(sources: Sequence[UsedSource], store: ImageStore, max_bad_share: float) -> Rows:
     """Read sources whole; rows that training would not use are rejected, by the same rules.
 
     Raises:
@@ -87,38 +88,32 @@ def read_rows(parts: Sequence[Part], store: ImageStore, max_bad_share: float) ->
     """
     rows = Rows()
     owners: list[int] = []
-    for number, part in enumerate(parts):
-        read, bad, left_out = 0, Counter[str](), Counter[str]()
-        last: DataError | None = None
-        samples = list(part.read())
-        store.look_ahead(image for sample in samples if isinstance(sample, Sample) for image in sample.images)
-        for sample in samples:
-            if isinstance(sample, LeftOut):
-                left_out[sample.kind] += 1
-                continue
-            read += 1
-            try:
-                rows.samples.append(require_usable(sample, store.require_image))
+    for number, source in enumerate(sources):
+        judged = Judged()
+        for row in read_ahead(source.read(), store):
+            verdict = judge(row, store.require_image, unencoded)
+            judged.count(verdict)
+            if isinstance(verdict, Usable):
+                rows.samples.append(verdict.sample)
                 owners.append(number)
-            except DataError as error:
-                kind, where, _ = bad_row(error)
-                bad[kind] += 1
-                last = error
-                # without the folders of this machine
-                rows.rejected.append({"place": where.replace(part.path, Path(part.path).name), "kind": kind})
-        if too_many_bad(read, read - bad.total(), max_bad_share):
-            raise DataError(_too_many(part, read, bad, last, max_bad_share))
+            elif isinstance(verdict, BadRow):
+                place = verdict.where.replace(
+                    source.path, Path(source.path).name
+                )  # without the folders of this machine
+                rows.rejected.append({"place": place, "kind": verdict.kind})
+        if too_many_bad(judged.read, judged.kept, max_bad_share):
+            raise DataError(_too_many(source, judged, max_bad_share))
         rows.counts.append(
             {
-                "source": Path(part.path).name,
-                "format": part.format,
-                "read": read,
-                "used": read - bad.total(),
-                "rejected": dict(sorted(bad.items())),
-                "left_out": dict(sorted(left_out.items())),
+                "source": Path(source.path).name,
+                "format": source.format,
+                "read": judged.read,
+                "used": judged.kept,
+                "rejected": dict(sorted(judged.counts("drop").items())),
+                "left_out": dict(sorted(judged.counts("leave out").items())),
             }
         )
-    rows.names = image_names(parts[0].images, parts[0].path, (image for s in rows.samples for image in s.images))
+    rows.names = image_names(sources[0].images, sources[0].path, (image for s in rows.samples for image in s.images))
     for owner, sample in zip(owners, rows.samples, strict=True):
         hashes = [str(store.facts(image).sha256) for image in sample.images]
         rows.things.append(tuple(hashes) or (f"text {row_key(sample, ()).hex()}",))
@@ -192,16 +187,17 @@ def _first_folder(sample: Sample, names: ImageNames) -> str:
     return folders[0] if folders else ""
 
 
-def _too_many(part: Part, read: int, bad: Counter[str], last: DataError | None, allowed: float) -> str:
-    if not read:
-        return f"{part.path}: no row was read. Next: check path, split and format."
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in bad.most_common(MOST_KINDS))
+def _too_many(source: UsedSource, judged: Judged, allowed: float) -> str:
+    if not judged.read:
+        return f"{source.path}: no row was read. Next: check path, split and format."
+    bad = judged.counts("drop").most_common()
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in bad[:MOST_KINDS])
     more = len(bad) - MOST_KINDS
     if more > 0:
         kinds += f" and {more} more kind{'s' * (more > 1)}"
-    example = without_advice(str(last))
+    example = without_advice(str(judged.findings[bad[0][0], "drop"].examples[0]))
     return (
-        f"{bad.total():,} of {read:,} rows cannot be used ({kinds}), such as {example} Allowed: max_bad_share "
-        f"{allowed:.2%}. Next: `lorgnette data check {shlex.join(words_of(part))} --fix fixed` names them all and "
-        "writes the others, to be split; or raise --max-bad-share."
+        f"{judged.read - judged.kept:,} of {judged.read:,} rows cannot be used ({kinds}), such as {example} Allowed: "
+        f"max_bad_share {allowed:.2%}. Next: `lorgnette data check {shlex.join(words_of(source))} --fix fixed` names "
+        "them all and writes the others, to be split; or raise --max-bad-share."
     )

@@ -12,35 +12,35 @@ import numpy as np
 
 from lorgnette.evaluation.metrics import coco_captions, text
 
-Parts = Sequence[Sequence[float]] | np.ndarray
+Statistics = Sequence[Sequence[float]] | np.ndarray
 """(rows, numbers): what every row adds."""
 
-Aggregate = Callable[[Parts], float]
+Aggregate = Callable[[Statistics], float]
 
 
-def bleu_of_captions(parts: Parts, order: int) -> float:
-    """Return coco-caption's BLEU from `bleu_parts` of every caption."""
-    return coco_captions.bleu_from_parts(np.sum(parts, axis=0).tolist(), order)
+def bleu_of_captions(statistics: Statistics, order: int) -> float:
+    """Return coco-caption's BLEU from `bleu_statistics` of every caption."""
+    return coco_captions.bleu_from_statistics(np.sum(statistics, axis=0).tolist(), order)
 
 
-def meteor_of_captions(parts: Parts) -> float:
+def meteor_of_captions(statistics: Statistics) -> float:
     """Return METEOR 1.5 of a corpus from the statistics of every caption."""
-    return coco_captions.meteor_from_parts(np.sum(parts, axis=0).tolist())
+    return coco_captions.meteor_from_statistics(np.sum(statistics, axis=0).tolist())
 
 
-def sacrebleu(parts: Parts) -> float:
-    """Return sacreBLEU's corpus BLEU, 0 to 100, from `sacrebleu_parts` of every answer."""
-    return text.sacrebleu_from_parts(np.sum(parts, axis=0).tolist())
+def sacrebleu(statistics: Statistics) -> float:
+    """Return sacreBLEU's corpus BLEU, 0 to 100, from `sacrebleu_statistics` of every answer."""
+    return text.sacrebleu_from_statistics(np.sum(statistics, axis=0).tolist())
 
 
-def chrf(parts: Parts) -> float:
-    """Return sacreBLEU's corpus chrF, 0 to 100, from `chrf_parts` of every answer."""
-    return text.chrf_from_parts(np.sum(parts, axis=0).tolist())
+def chrf(statistics: Statistics) -> float:
+    """Return sacreBLEU's corpus chrF, 0 to 100, from `chrf_statistics` of every answer."""
+    return text.chrf_from_statistics(np.sum(statistics, axis=0).tolist())
 
 
-def mean_of_kinds(parts: Parts) -> float:
+def mean_of_kinds(statistics: Statistics) -> float:
     """Return the mean over kinds of each kind's mean score; rows are (number of the kind, score)."""
-    kinds, scores = np.asarray(parts, dtype=np.float64).T
+    kinds, scores = np.asarray(statistics, dtype=np.float64).T
     return float(np.mean([scores[kinds == kind].mean() for kind in np.unique(kinds)]))
 
 
@@ -51,4 +51,4 @@ AGGREGATES: Mapping[str, Aggregate] = {
     "chrf": chrf,
     "average_accuracy": mean_of_kinds,
 }
-"""Metric name -> function of the rows' parts of that name: (rows, numbers) -> the corpus's value."""
+"""Metric name -> function of the rows' statistics of that name: (rows, numbers) -> the corpus's value."""

@@ -18,29 +18,29 @@ METEOR_STAGES = (1.0, 0.6, 0.8, 0.6)
 """METEOR's parameters for English, and what a match is worth: exact, stem, synonym, paraphrase."""
 
 
-def bleu_parts(candidate: str, references: Sequence[str]) -> list[float]:
+def bleu_statistics(candidate: str, references: Sequence[str]) -> list[float]:
     """Return what a caption adds to a corpus's BLEU: length, reference length, then matches and n-grams of each order.
 
     The reference length is the one closest to the caption's, the shorter of two as close.
     """
     length = len(candidate.split())
     closest = min((abs(len(text.split()) - length), len(text.split())) for text in references)[1]
-    parts = [float(length), float(closest)]
+    statistics = [float(length), float(closest)]
     for n in range(1, ORDERS + 1):
         most: Counter[tuple[str, ...]] = Counter()
         for text in references:
             most |= _ngrams(text, n)
         found = _ngrams(candidate, n)
-        parts += [float(sum((found & most).values())), float(max(0, length - n + 1))]
-    return parts
+        statistics += [float(sum((found & most).values())), float(max(0, length - n + 1))]
+    return statistics
 
 
-def bleu_from_parts(parts: Sequence[float], order: int) -> float:
-    """Return BLEU of an order from (summed) parts; coco-caption's two small constants keep it from being undefined."""
-    length, closest = parts[0], parts[1]
+def bleu_from_statistics(statistics: Sequence[float], order: int) -> float:
+    """Return BLEU of an order from (summed) statistics; coco-caption's two small constants keep it defined."""
+    length, closest = statistics[0], statistics[1]
     product = 1.0
     for n in range(order):
-        product *= (parts[2 + 2 * n] + TINY) / (parts[3 + 2 * n] + SMALL)
+        product *= (statistics[2 + 2 * n] + TINY) / (statistics[3 + 2 * n] + SMALL)
     ratio = (length + TINY) / (closest + SMALL)
     return float(product ** (1 / order) * (math.exp(1 - 1 / ratio) if ratio < 1 else 1.0))
 
@@ -56,13 +56,13 @@ def rouge_l(candidate: str, references: Sequence[str]) -> float:
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
 
 
-def meteor_from_parts(parts: Sequence[float]) -> float:
+def meteor_from_statistics(statistics: Sequence[float]) -> float:
     """Return METEOR 1.5 from the (summed) statistics that its program prints.
 
     They are: length of the caption and of the reference, function words of each, for every stage the matched content
     words of each and function words of each, chunks, matched words of each (Denkowski and Lavie 2014).
     """
-    ours, theirs, our_function, their_function, *stages, chunks, our_matches, their_matches = parts
+    ours, theirs, our_function, their_function, *stages, chunks, our_matches, their_matches = statistics
     delta = METEOR["delta"]
     precision, recall = (
         _share(

@@ -44,7 +44,7 @@ def run_jar(jar: str, program: Sequence[str], text: str) -> str:
 
 
 def meteor_statistics(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[list[float]]:
-    """Align English captions with their best references by METEOR 1.5; return what `meteor_from_parts` scores.
+    """Align English captions with their best references by METEOR 1.5; return what `meteor_from_statistics` scores.
 
     Raises:
         MissingExtra: if pycocoevalcap is not installed.

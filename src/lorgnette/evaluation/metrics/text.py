@@ -47,7 +47,7 @@ def unicode_words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def sacrebleu_parts(answer: str, references: Sequence[str]) -> list[float]:
+def sacrebleu_statistics(answer: str, references: Sequence[str]) -> list[float]:
     """Return what an answer adds to sacreBLEU's corpus BLEU (tokenizer 13a): lengths, matches, n-grams.
 
     Raises:
@@ -57,9 +57,9 @@ def sacrebleu_parts(answer: str, references: Sequence[str]) -> list[float]:
     return [float(value) for value in (score.sys_len, score.ref_len, *score.counts, *score.totals)]
 
 
-def sacrebleu_from_parts(parts: Sequence[float]) -> float:
-    """Return BLEU, 0 to 100, from summed parts, with sacreBLEU's smoothing `exp` (Chen and Cherry 2014, no. 3)."""
-    length, reference, *numbers = parts
+def sacrebleu_from_statistics(statistics: Sequence[float]) -> float:
+    """Return BLEU, 0 to 100, from summed statistics, with sacreBLEU's smoothing `exp` (Chen and Cherry 2014, no. 3)."""
+    length, reference, *numbers = statistics
     matches, ngrams = numbers[:4], numbers[4:]
     if not any(matches) or not all(ngrams):
         return 0.0
@@ -86,7 +86,7 @@ def sacrebleu_signatures(reference_counts: Sequence[int]) -> dict[str, str]:
     }
 
 
-def chrf_parts(answer: str, references: Sequence[str]) -> list[float]:
+def chrf_statistics(answer: str, references: Sequence[str]) -> list[float]:
     """Return what an answer adds to corpus chrF, by the reference that it is closest to.
 
     For every order of character n-grams: those of the answer, of the reference, of both (Popović 2015).
@@ -97,17 +97,17 @@ def chrf_parts(answer: str, references: Sequence[str]) -> list[float]:
     found = _character_ngrams(answer)
     candidates = []
     for reference in references:
-        parts: list[float] = []
+        statistics: list[float] = []
         for ours, theirs in zip(found, _character_ngrams(reference), strict=True):
             both = sum(min(count, theirs[ngram]) for ngram, count in ours.items() if ngram in theirs)
-            parts += [float(sum(ours.values())) if theirs else 0.0, float(sum(theirs.values())), float(both)]
-        candidates.append(parts)
-    return max(candidates, key=chrf_from_parts)
+            statistics += [float(sum(ours.values())) if theirs else 0.0, float(sum(theirs.values())), float(both)]
+        candidates.append(statistics)
+    return max(candidates, key=chrf_from_statistics)
 
 
-def chrf_from_parts(parts: Sequence[float]) -> float:
-    """Return chrF with beta 2, 0 to 100, from summed parts; orders that one side does not have are left out."""
-    orders = [parts[at : at + 3] for at in range(0, len(parts), 3)]
+def chrf_from_statistics(statistics: Sequence[float]) -> float:
+    """Return chrF with beta 2, 0 to 100, from summed statistics; orders that one side does not have are left out."""
+    orders = [statistics[at : at + 3] for at in range(0, len(statistics), 3)]
     defined = [(ours, theirs, both) for ours, theirs, both in orders if ours and theirs]
     if not defined:
         return 0.0

@@ -71,18 +71,20 @@ class Captions:
             "cider": cider(candidates, references, plain=True),
             "rouge_l": [coco_captions.rouge_l(*pair) for pair in zip(candidates, references, strict=True)],
         }
-        bleu = [coco_captions.bleu_parts(*pair) for pair in zip(candidates, references, strict=True)]
-        parts: dict[str, Sequence[Sequence[float]]] = {f"bleu_{n}": [row[: 2 + 2 * n] for row in bleu] for n in ORDERS}
-        columns |= {f"bleu_{n}": [coco_captions.bleu_from_parts(row, n) for row in bleu] for n in ORDERS}
+        bleu = [coco_captions.bleu_statistics(*pair) for pair in zip(candidates, references, strict=True)]
+        statistics: dict[str, Sequence[Sequence[float]]] = {
+            f"bleu_{n}": [row[: 2 + 2 * n] for row in bleu] for n in ORDERS
+        }
+        columns |= {f"bleu_{n}": [coco_captions.bleu_from_statistics(row, n) for row in bleu] for n in ORDERS}
         if self.java:
-            parts["meteor_1_5"] = meteor_statistics(candidates, references)
-            columns["meteor_1_5"] = [coco_captions.meteor_from_parts(row) for row in parts["meteor_1_5"]]
+            statistics["meteor_1_5"] = meteor_statistics(candidates, references)
+            columns["meteor_1_5"] = [coco_captions.meteor_from_statistics(row) for row in statistics["meteor_1_5"]]
         else:
             columns["meteor"] = self._meteor(candidates, references)
         rows = [
             Score(
                 {name: column[at] for name, column in columns.items()},
-                {name: numbers[at] for name, numbers in parts.items()},
+                {name: numbers[at] for name, numbers in statistics.items()},
             )
             for at in range(len(documents))
         ]

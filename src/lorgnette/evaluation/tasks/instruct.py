@@ -90,11 +90,11 @@ class Instruct:
         if self.legacy:
             wrong = text.rouge(answer, references, legacy=True)
             scores |= {f"legacy_{name}": value for name, value in wrong.items()}
-        parts = {
-            "sacrebleu": text.sacrebleu_parts(answer, references),
-            "chrf": text.chrf_parts(answer, references),
+        statistics = {
+            "sacrebleu": text.sacrebleu_statistics(answer, references),
+            "chrf": text.chrf_statistics(answer, references),
         }
-        return Score(scores, parts)
+        return Score(scores, statistics)
 
     def _notes(self, documents: Sequence[Document]) -> Mapping[str, str]:
         counts = [len(document.references) for document in documents]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from lorgnette.data.parts import detect_format
 from lorgnette.data.readers import READERS
 from lorgnette.data.readers.source import SourceSpec
+from lorgnette.data.used_source import detect_format
 from lorgnette.errors import DataError
 from small_sets import (
     CHAT,

@@ -31,7 +31,7 @@ LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
-class Part:
+class UsedSource:
     """One source as it is used: to train on, to validate on, or asked as a benchmark.
 
     Attributes:
@@ -57,12 +57,12 @@ class Part:
     encodings: Path | None = None
 
 
-def part_of(
+def used_source(
     name: str, purpose: Purpose, spec: SourceSpec, format: str, limit: int | None, renderer: AnyRenderer | None
-) -> Part:
-    """Return a source as a part; the cache of its renderings is that of training."""
+) -> UsedSource:
+    """Return a source with its use; the cache of its renderings is that of training."""
     variants = VARIANTS.get(format)
-    return Part(
+    return UsedSource(
         name,
         purpose,
         spec.path,
@@ -76,21 +76,21 @@ def part_of(
     )
 
 
-def words_of(part: Part) -> list[str]:
+def words_of(source: UsedSource) -> list[str]:
     """Return a source as `data check` and `data split` are given it, with its options."""
-    if part.spec is None:
-        return [part.path]
-    given = {"--format": part.format, "--split": part.spec.split, "--images": part.images}
-    words = [part.path, *(word for name, value in given.items() if value is not None for word in (name, value))]
-    for name, value in part.spec.options.items():
+    if source.spec is None:
+        return [source.path]
+    given = {"--format": source.format, "--split": source.spec.split, "--images": source.images}
+    words = [source.path, *(word for name, value in given.items() if value is not None for word in (name, value))]
+    for name, value in source.spec.options.items():
         words += ["--option", f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]
     return words
 
 
-def recipe_entry(part: Part) -> str:
+def recipe_entry(source: UsedSource) -> str:
     """Return a source as a recipe's `data` has it."""
-    split, options = (None, {}) if part.spec is None else (part.spec.split, dict(part.spec.options))
-    given = {"path": part.path, "format": part.format, "split": split, "images": part.images, "options": options}
+    split, options = (None, {}) if source.spec is None else (source.spec.split, dict(source.spec.options))
+    given = {"path": source.path, "format": source.format, "split": split, "images": source.images, "options": options}
     return "{" + ", ".join(f"{name}: {_yaml(value)}" for name, value in given.items() if value) + "}"
 
 

@@ -1,7 +1,7 @@
 """Which files together are one archive, and how to read them as one file without joining them on the disk.
 
-Big corpora are handed out in parts: cut bytewise (`x.zip.001`, `x.tar.gz.partaa`) or by zip itself (`x.z01`, `x.zip`,
-whose directory counts offsets from the start of each part). Knows nothing about what is unpacked where.
+Big corpora are handed out in volumes: cut bytewise (`x.zip.001`, `x.tar.gz.partaa`) or by zip itself (`x.z01`, `x.zip`,
+whose directory counts offsets from the start of each volume). Knows nothing about what is unpacked where.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import IO
 from lorgnette.errors import DataError
 
 WHOLE = re.compile(r"(?i).+\.(zip|tar|tgz|tbz2|txz|tar\.(gz|bz2|xz))")
-CUT = re.compile(rf"(?i)(?P<whole>{WHOLE.pattern[4:]})\.(part[-_.]?)?(?P<part>\d{{1,4}}|[a-z]{{2}})")
-ZIP_PART = re.compile(r"(?i)(?P<stem>.+)\.z(?P<part>\d{2,3})")
+CUT = re.compile(rf"(?i)(?P<whole>{WHOLE.pattern[4:]})\.(part[-_.]?)?(?P<volume>\d{{1,4}}|[a-z]{{2}})")
+ZIP_VOLUME = re.compile(r"(?i)(?P<stem>.+)\.z(?P<volume>\d{2,3})")
 FOREIGN = re.compile(r"(?i).+\.(rar|7z|tar\.zst|tar\.lz4)(\.\d{3})?|.+\.r\d{2}")
 """Archives that Python cannot read; they have to be unpacked by hand."""
 
@@ -31,24 +31,24 @@ END_RECORD = struct.Struct("<4sHHHHIIH")
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """One archive in one or more files, in their order."""
+    """One archive in one or more files, its volumes, in their order."""
 
     name: str
-    parts: tuple[Path, ...]
+    volumes: tuple[Path, ...]
 
     @property
     def size(self) -> int:
         """Bytes on the disk."""
-        return sum(part.stat().st_size for part in self.parts)
+        return sum(volume.stat().st_size for volume in self.volumes)
 
 
 def is_archive_name(name: str) -> bool:
-    """Tell whether a file is an archive that can be unpacked, or a part of one."""
-    return any(pattern.fullmatch(name) for pattern in (WHOLE, CUT, ZIP_PART))
+    """Tell whether a file is an archive that can be unpacked, or a volume of one."""
+    return any(pattern.fullmatch(name) for pattern in (WHOLE, CUT, ZIP_VOLUME))
 
 
 def find_archives(files: Iterable[Path]) -> tuple[list[Archive], list[DataError]]:
-    """Put files together to archives, sorted by path; those of which a part is missing are returned as errors."""
+    """Put files together to archives, sorted by path; those of which a volume is missing are returned as errors."""
     wholes: dict[Path, Path] = {}
     cut: dict[Path, dict[str, Path]] = defaultdict(dict)
     split: dict[Path, dict[str, Path]] = defaultdict(dict)
@@ -56,17 +56,17 @@ def find_archives(files: Iterable[Path]) -> tuple[list[Archive], list[DataError]
         if WHOLE.fullmatch(file.name):
             wholes[file] = file
         elif found := CUT.fullmatch(file.name):
-            cut[file.with_name(found["whole"])][found["part"].lower()] = file
-        elif found := ZIP_PART.fullmatch(file.name):
-            split[file.with_name(f"{found['stem']}.zip")][found["part"]] = file
+            cut[file.with_name(found["whole"])][found["volume"].lower()] = file
+        elif found := ZIP_VOLUME.fullmatch(file.name):
+            split[file.with_name(f"{found['stem']}.zip")][found["volume"]] = file
     archives, errors = {}, []
-    for whole, parts in (*split.items(), *cut.items()):
+    for whole, volumes in (*split.items(), *cut.items()):
         last = [wholes.pop(whole)] if whole in wholes else []
         try:
             if whole in split and not last:
                 raise DataError(f"{whole}: this last part of the archive is missing. Next: put it beside the others.")
             # where somebody has joined x.zip.001 and so on to x.zip already, x.zip alone is read
-            ordered = _in_order(whole, parts) if whole in split or not last else []
+            ordered = _in_order(whole, volumes) if whole in split or not last else []
             archives[whole] = (*ordered, *last)
         except DataError as error:
             errors.append(error)
@@ -74,26 +74,28 @@ def find_archives(files: Iterable[Path]) -> tuple[list[Archive], list[DataError]
     return [Archive(whole.name, archives[whole]) for whole in sorted(archives)], errors
 
 
-def _in_order(whole: Path, parts: dict[str, Path]) -> list[Path]:
-    """Sort parts by number, or by letters, and miss none between the first and the last of them."""
-    if len({(len(part) if part.isalpha() else 0) for part in parts}) > 1:
-        raise DataError(f"{whole}: its parts are named in several ways ({', '.join(sorted(parts))}). Next: join them.")
-    numbers = {_number(part): file for part, file in parts.items()}
-    first = 0 if 0 in numbers or next(iter(parts)).isalpha() else 1
+def _in_order(whole: Path, volumes: dict[str, Path]) -> list[Path]:
+    """Sort volumes by number, or by letters, and miss none between the first and the last of them."""
+    if len({(len(mark) if mark.isalpha() else 0) for mark in volumes}) > 1:
+        raise DataError(
+            f"{whole}: its parts are named in several ways ({', '.join(sorted(volumes))}). Next: join them."
+        )
+    numbers = {_number(mark): file for mark, file in volumes.items()}
+    first = 0 if 0 in numbers or next(iter(volumes)).isalpha() else 1
     missing = [number for number in range(first, first + len(numbers)) if number not in numbers]
     if missing:
         raise DataError(
             f"{whole}: of its {max(numbers) + 1 - first} or more parts number {missing[0] + 1 - first} is missing "
-            f"(there are {', '.join(sorted(parts))}). Next: put it beside the others."
+            f"(there are {', '.join(sorted(volumes))}). Next: put it beside the others."
         )
     return [numbers[number] for number in sorted(numbers)]
 
 
-def _number(part: str) -> int:
-    if part.isdecimal():
-        return int(part)
+def _number(mark: str) -> int:
+    if mark.isdecimal():
+        return int(mark)
     value = 0
-    for letter in part:
+    for letter in mark:
         value = value * 26 + ord(letter) - ord("a")
     return value
 
@@ -140,9 +142,9 @@ def open_archive(archive: Archive) -> Iterator[IO[bytes]]:
         DataError: if it was split by zip in a way that cannot be read without joining it.
     """
     with ExitStack() as stack:
-        streams: list[IO[bytes]] = [stack.enter_context(part.open("rb")) for part in archive.parts]
-        sizes = [part.stat().st_size for part in archive.parts]
-        if any(ZIP_PART.fullmatch(part.name) for part in archive.parts):
+        streams: list[IO[bytes]] = [stack.enter_context(volume.open("rb")) for volume in archive.volumes]
+        sizes = [volume.stat().st_size for volume in archive.volumes]
+        if any(ZIP_VOLUME.fullmatch(volume.name) for volume in archive.volumes):
             yield _whole_zip(archive, streams, sizes)
         else:
             yield io.BufferedReader(_Joined(streams, sizes)) if len(streams) > 1 else streams[0]
@@ -166,7 +168,7 @@ def _whole_zip(archive: Archive, streams: list[IO[bytes]], sizes: list[int]) -> 
         directory = _rebased(joined.read(length), total, starts)
     except (struct.error, IndexError, ValueError) as error:
         raise DataError(
-            f"{archive.parts[-1]}: a split zip that cannot be read part by part ({error}). Next: zip -s 0 "
+            f"{archive.volumes[-1]}: a split zip that cannot be read part by part ({error}). Next: zip -s 0 "
             f"{archive.name} --out whole.zip, and delete the parts."
         ) from error
     start = starts[disk] + offset
@@ -177,7 +179,7 @@ def _whole_zip(archive: Archive, streams: list[IO[bytes]], sizes: list[int]) -> 
 
 
 def _rebased(directory: bytes, total: int, starts: list[int]) -> bytes:
-    """Let every entry of a zip's directory count from the start of the first part.
+    """Let every entry of a zip's directory count from the start of the first volume.
 
     Raises:
         ValueError: if it is no directory, or an offset needs more than 32 bits; IndexError, struct.error: as well.
