@@ -57,9 +57,7 @@ def serve(
         served = Served(name or model, fingerprint(model), prompter.asked, answering, key)
         _say_where(served.name, model, host, listening.getsockname()[1], open_to_all=key is None)
         try:
-            with suppress(
-                KeyboardInterrupt
-            ):  # this is how a server ends, but for one a script started in the background
+            with suppress(KeyboardInterrupt):  # how it ends, unless a script started it in the background
                 Server(build_api(served), answering.stop).run(sockets=[listening])
         finally:
             answering.close()
