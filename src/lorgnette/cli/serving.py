@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -56,11 +57,11 @@ def serve(
         served = Served(name or model, fingerprint(model), prompter.asked, answering, key)
         _say_where(served.name, model, host, listening.getsockname()[1], open_to_all=key is None)
         try:
-            Server(build_api(served), answering.stop).run(sockets=[listening])
-        except KeyboardInterrupt:  # this is how a server ends
-            say("Stopped.")
+            with suppress(KeyboardInterrupt):  # how it ends, unless a script started it in the background
+                Server(build_api(served), answering.stop).run(sockets=[listening])
         finally:
             answering.close()
+    say("Stopped.")
 
 
 def _say_where(name: str, model: str, host: str, port: int, *, open_to_all: bool) -> None:
