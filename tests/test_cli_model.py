@@ -17,8 +17,8 @@ from lorgnette.data.templates import TEMPLATES
 from lorgnette.models import merging
 from lorgnette.models.adapters import add_lora, save_trained
 from lorgnette.models.assembly import assemble
+from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.learner import load_model
-from lorgnette.models.loading import fingerprint
 from lorgnette.models.saving import save_llava
 
 MODES = {"vision_tower": "lora", "projector": "full", "language_model": "lora"}
@@ -235,7 +235,7 @@ def test_inspect_names_the_chat_template(
         assert f"chat template: {name}" in " ".join(capsys.readouterr().out.split())
     file.write_text(TEMPLATES["chatml"].jinja + "{# mine #}")
     assert lorgnette(monkeypatch, "model", "inspect", base) == 0
-    assert f"chat template: its own, {len(file.read_text())} characters" in " ".join(capsys.readouterr().out.split())
+    assert "chat template: its own" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_missing_shard_is_told_in_sentences(

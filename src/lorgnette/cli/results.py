@@ -53,7 +53,8 @@ def evaluate(
     from lorgnette.evaluation.tasks import find_task  # noqa: PLC0415
     from lorgnette.locking import locked  # noqa: PLC0415
     from lorgnette.models.adapted import load_model_or_adapter  # noqa: PLC0415
-    from lorgnette.models.loading import dtype_name, fingerprint  # noqa: PLC0415
+    from lorgnette.models.fingerprint import fingerprint  # noqa: PLC0415
+    from lorgnette.models.loading import dtype_name  # noqa: PLC0415
     from lorgnette.run import provenance  # noqa: PLC0415
 
     found = find_task(task, task_options(data, images, option))
