@@ -44,6 +44,15 @@ def test_it_says_what_it_saw_and_what_to_type_next(
     assert (tmp_path / "out" / "trained.safetensors").read_bytes() == before
 
 
+def test_what_another_project_goes_on_with_has_no_next_step(
+    projector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lorgnette(monkeypatch, "model", "convert", projector, tmp_path / "out", "--to", "xtuner") == 0
+    shown = capsys.readouterr().out
+    assert f"Written to {tmp_path / 'out'}" in shown
+    assert "Next:" not in shown
+
+
 def test_the_dtype_that_was_asked_for(projector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("model", "convert", projector, tmp_path / "out", "--to", "llava", "--dtype", "bfloat16")
     assert lorgnette(monkeypatch, *words) == 0

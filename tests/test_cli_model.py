@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
 
 from lorgnette import cli
+from lorgnette.data.templates import TEMPLATES
 from lorgnette.models import merging
 from lorgnette.models.adapters import add_lora, save_trained
 from lorgnette.models.assembly import assemble
+from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.learner import load_model
-from lorgnette.models.loading import fingerprint
 from lorgnette.models.saving import save_llava
 
 MODES = {"vision_tower": "lora", "projector": "full", "language_model": "lora"}
@@ -178,3 +179,71 @@ def test_folders_without_an_adapter_are_refused(base: Path, tmp_path: Path, monk
     (tmp_path / "empty").mkdir()
     assert lorgnette(monkeypatch, "model", "merge", base, tmp_path / "empty", "-o", tmp_path / "merged") == 2
     assert lorgnette(monkeypatch, "model", "merge", tmp_path / "no", tmp_path / "empty", "-o", tmp_path / "m") == 2
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    assert lorgnette(monkeypatch, *words) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("Next:") == 1
+    return said
+
+
+def test_a_run_folder_names_the_models_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs/a/stages/finetune/trained").mkdir(parents=True)
+    for command in (("model", "inspect"), ("evaluate", "--task", "easy-vqa")):
+        assert "Next: give runs/a/stages/finetune/trained" in refused(monkeypatch, capsys, *command, "runs/a")
+        said = refused(monkeypatch, capsys, *command, "runs/a/stages/finetune")
+        assert "Next: give runs/a/stages/finetune/trained" in said
+    Path("runs/a/merged").mkdir()
+    assert refused(monkeypatch, capsys, "model", "inspect", "runs/a").endswith("Next: give runs/a/merged")
+
+
+def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs/note").mkdir(parents=True)
+    said = refused(monkeypatch, capsys, "evaluate", "runs/nope", "--task", "easy-vqa")
+    assert said.startswith("error: runs/nope: there is no such folder in runs/, which is a folder here. Did you mean")
+    for name in ("./nope", "../nope/a", "/nowhere/nope", "~/nope"):
+        assert f"{name}: there is no such folder. Next: check the path." in refused(
+            monkeypatch, capsys, "model", "inspect", name
+        )
+
+
+def test_the_models_of_the_package_are_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = refused(monkeypatch, capsys, "model", "inspect", "starter:vision-tower")
+    assert "Next: lorgnette model build starter:vision-tower starter:language-model OUTPUT" in said
+    said = refused(monkeypatch, capsys, "model", "build", "starter:language-model", "starter:vision-tower", "out")
+    assert "is a language model (llama), and a vision tower is expected here. Next: the tower comes first" in said
+    assert not Path("out").exists()
+
+
+def test_inspect_names_the_chat_template(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = base / "chat_template.jinja"
+    for text, name in ((TEMPLATES["vicuna_v1"].jinja, "vicuna_v1"), (TEMPLATES["chatml"].jinja, "chatml")):
+        file.write_text(text)
+        assert lorgnette(monkeypatch, "model", "inspect", base) == 0
+        assert f"chat template: {name}" in " ".join(capsys.readouterr().out.split())
+    file.write_text(TEMPLATES["chatml"].jinja + "{# mine #}")
+    assert lorgnette(monkeypatch, "model", "inspect", base) == 0
+    assert "chat template: its own" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_missing_shard_is_told_in_sentences(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = dict.fromkeys(load_file(base / "model.safetensors"), "model-00001-of-00001.safetensors")
+    (base / "model.safetensors").unlink()
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    said = refused(monkeypatch, capsys, "evaluate", base, "--task", "easy-vqa", "--limit", "1")
+    assert ". The folder holds: " in said

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from lorgnette.models.adapters import add_lora
+from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.learner import Learner, load_model
-from lorgnette.models.loading import fingerprint
 from lorgnette.models.soft_prompt import new_prompt
 from lorgnette.training.trained import keep_trained
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from types import FunctionType
 from typing import Any, TypeVar
 
 from lorgnette.errors import DataError, nearest
@@ -30,9 +31,19 @@ def find_by_name(what: str, name: str, ours: Mapping[str, Found], where: str = "
             f"{nearest(name, ours)}"
         )
     try:
-        return vars(import_module(module))[attribute]
+        there = vars(import_module(module))
     except (Exception, SystemExit) as error:  # whatever the user's own module does when it is imported
         raise DataError(
             f"{what} '{name}': cannot be imported ({type(error).__name__}: {error}). Next: check that {module} is on "
-            f"the Python path and that {attribute} is in it."
+            "the Python path (PYTHONPATH=. for the folder where you are)."
         ) from error
+    if attribute not in there:
+        made = [each for each, found in there.items() if not each.startswith("_") and _is_of(found, module)]
+        has = f" It has: {', '.join(made)}." if made else ""
+        raise DataError(f"{what} '{name}': {module} has no '{attribute}'.{has}{nearest(attribute, there)}")
+    return there[attribute]
+
+
+def _is_of(found: Any, module: str) -> bool:
+    """Tell whether a class or function was written in a module, not imported into it."""
+    return isinstance(found, type | FunctionType) and found.__module__ == module

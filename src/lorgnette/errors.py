@@ -18,6 +18,7 @@ A message says what is wrong, where, what was found, what is allowed, and what t
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -93,6 +94,11 @@ class GradientError(RunError):
 def first_line(error: BaseException) -> str:
     """Return the first line of what a library says, or the error's name where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def without_advice(message: str) -> str:
+    """Return what a message says is wrong, without what is allowed and what to do: that of the message around it."""
+    return re.split(r"\s(?:Allowed|Next): ", message)[0]
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -29,8 +29,9 @@ from lorgnette.locking import locked
 from lorgnette.models.assembly import located
 from lorgnette.models.conversion.huggingface import two_layers
 from lorgnette.models.conversion.projector import read_projector
+from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.learner import load_model, save_model
-from lorgnette.models.loading import DTYPES, fingerprint, load_config
+from lorgnette.models.loading import DTYPES, load_config
 from lorgnette.processes import is_main, processes
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Recipe, Stage

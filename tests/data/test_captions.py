@@ -89,15 +89,15 @@ def test_cc3m(tmp_path: Path) -> None:
 
 def test_samples_are_one_a_caption(tmp_path: Path) -> None:
     path = write(tmp_path, COCO)
-    found = list(read_samples(path, "captions", images="/coco"))
+    found = list(read_samples(path, "captions", images=str(tmp_path)))
     asked = Turn("user", "<image>\nDescribe the image.")
-    image = ("/coco/COCO_val2014_000000391895.jpg",)
+    image = (str(tmp_path / "COCO_val2014_000000391895.jpg"),)
     assert found == [
         Sample("391895-0", image, (asked, Turn("assistant", "A man on a motor bike.")), Origin(path, 0)),
         Sample("391895-1", image, (asked, Turn("assistant", "Мужчина на мотоцикле.")), Origin(path, 0)),
         Sample(
             "522418",
-            ("/coco/COCO_val2014_000000522418.jpg",),
+            (str(tmp_path) + "/COCO_val2014_000000522418.jpg",),
             (asked, Turn("assistant", "A woman cuts a cake. ")),
             Origin(path, 1),
         ),

@@ -296,7 +296,7 @@ def test_readers_of_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("failing", r"nest, row 1: the format 'my_birds:failing' raised KeyError\('feather'\)"),
         ("leaving", "nest, row 1: the format 'my_birds:leaving' raised SystemExit"),
         ("number", "is no function"),
-        ("none", "cannot be imported"),
+        ("none", "my_birds has no 'none'. It has: birds, wrong, failing, leaving"),
     ):
         with pytest.raises(DataError, match=message):
             list(read_samples("nest", f"my_birds:{name}"))

@@ -7,11 +7,15 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lorgnette.data.readers import read_samples
 from lorgnette.data.readers.image_lookup import CocoFolder, ImageFolder, image_folder
+from lorgnette.data.readers.source import SourceSpec
 from lorgnette.data.sample import Sample
+from lorgnette.data.used_source import detect_format
 from lorgnette.errors import DataError, RowError
+from lorgnette.evaluation.tasks import find_task, read_documents
 
 SEVERAL = "in several folders, the first taken"
 
@@ -165,3 +169,29 @@ def test_a_recipe_like_that_of_llava_instruct_ru(coco: Path) -> None:
         list(read_samples(str(coco.parent), "llava", images=f"coco:{coco}"))
     with pytest.raises(DataError, match="in its name"):
         list(read_samples(str(coco.parent), "llava", split="test", images=f"coco:{coco}"))
+
+
+def test_a_folder_that_is_not_there_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "pics").mkdir()
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps([{"instruction": "?", "output": "!", "image": "1.png", "id": n} for n in range(3)]))
+    absent = str(tmp_path / "nopics")
+    said = "images: there is no folder '.*nopics'. Did you mean 'pics'\\? Next: give the folder"
+    with pytest.raises(DataError, match=said):
+        list(read_samples(str(data), "instruct", images=absent))
+    with pytest.raises(DataError, match=said) as told:
+        detect_format(SourceSpec(str(data), images=absent))
+    assert "--format" not in str(told.value)
+    with pytest.raises(DataError, match=said):
+        read_documents(find_task("captions", {"path": str(data), "images": absent}), None)
+    with pytest.raises(DataError, match=r"data\.json is a file, no folder"):
+        read_samples(str(data), "instruct", images=str(data))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP"])
+def test_an_image_in_place_of_a_data_file_is_told(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "picture"
+    Image.new("RGB", (8, 8), "red").save(file, kind)
+    with pytest.raises(DataError, match=r"picture: is an image\. Allowed: a file with rows") as told:
+        detect_format(SourceSpec(str(file)))
+    assert "UTF-8" not in str(told.value)

@@ -89,6 +89,7 @@ def test_llava_rows_become_samples(tmp_path: Path) -> None:
             ]
         },
     ]
+    (tmp_path / "pictures").mkdir()
     first, second, third = read_samples(write(tmp_path / "x.json", rows), "llava", images=str(tmp_path / "pictures"))
     assert isinstance(first, Sample)
     assert (first.id, first.images) == ("7", (str(tmp_path / "pictures" / "a.jpg"),))

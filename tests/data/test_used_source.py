@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,14 +103,14 @@ def test_of_a_slightly_wrong_file_every_reader_says_what_is_wrong(tmp_path: Path
 )
 def test_what_is_wrong_with_the_file_itself_is_said_once(tmp_path: Path, content: str, reason: str) -> None:
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(DataError, match="No format reads its first rows") as caught:
+    with pytest.raises(DataError, match=re.escape(reason)) as caught:
         detect_format(SourceSpec(str(tmp_path / "x.json")))
     (line,) = str(caught.value).splitlines()
-    assert reason in line
+    assert line.count("Allowed: ") + line.count("Next: ") == 1
 
 
 def test_what_no_format_reads_says_why(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.json: .*No format reads its first rows\. Allowed: --format llava"):
         detect_format(SourceSpec(written([{"a": 1}])(tmp_path)))
-    with pytest.raises(DataError, match=r"no such file.*Allowed: --format"):
+    with pytest.raises(DataError, match=r"none\.json: there is no such file\..* Next: check the path\.$"):
         detect_format(SourceSpec(str(tmp_path / "none.json")))

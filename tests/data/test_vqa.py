@@ -70,14 +70,16 @@ def test_rsvqa(tmp_path: Path) -> None:
 
 
 def test_samples_say_that_a_count_became_a_range(tmp_path: Path) -> None:
-    found = [row for row in read_samples(write_rsvqa(tmp_path), "vqa", "train", "/x") if isinstance(row, Sample)]
+    found = [
+        row for row in read_samples(write_rsvqa(tmp_path), "vqa", "train", str(tmp_path)) if isinstance(row, Sample)
+    ]
     assert [(sample.turns[1].text, sample.mended) for sample in found] == [
         ("rural", ()),
         ("between 11 and 100", ("count given as a range",)),
         ("yes", ()),
     ]
     assert found[0].turns[0] == Turn("user", "<image>\nIs it a rural or an urban area")
-    assert found[0].images == ("/x/1.tif",)
+    assert found[0].images == (str(tmp_path / "1.tif"),)
 
 
 def test_only_the_low_resolution_set_has_ranges(tmp_path: Path) -> None:
@@ -88,7 +90,9 @@ def test_only_the_low_resolution_set_has_ranges(tmp_path: Path) -> None:
 def test_counts_may_be_chosen(tmp_path: Path) -> None:
     for name, counts, expected in (("LR", "numbers", "12"), ("USGS", "ranges", "between 11 and 100")):
         (tmp_path / name).mkdir()
-        found = read_samples(write_rsvqa(tmp_path / name, name), "vqa", "val", "/x", options={"counts": counts})
+        found = read_samples(
+            write_rsvqa(tmp_path / name, name), "vqa", "val", str(tmp_path), options={"counts": counts}
+        )
         assert [row.turns[1].text for row in found if isinstance(row, Sample)] == ["rural", expected, "yes"]
 
 

@@ -88,7 +88,7 @@ def test_options_sets_and_rows_that_cannot_be_used(monkeypatch: pytest.MonkeyPat
         find_task(f"{__name__}:Several", {"strikt": True})
     with pytest.raises(DataError, match=r"cannot be made \(TypeError: .* without arguments"):
         find_task(f"{__name__}:Document")
-    with pytest.raises(DataError, match=r"cannot be imported \(KeyError: 'Severe'\).* that Severe is in it"):
+    with pytest.raises(DataError, match=r"has no 'Severe'. It has: .*Did you mean 'Several'"):
         find_task(f"{__name__}:Severe")
     monkeypatch.setattr(Several, "score_all", lambda *_: Scored([]))
     with pytest.raises(DataError, match="Allowed: a Scored with a row an answer"):

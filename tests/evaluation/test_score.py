@@ -11,6 +11,7 @@ import pytest
 
 import small_sets as sets
 from lorgnette import cli
+from lorgnette.cli.results import result_name
 from lorgnette.run import read_json, read_json_lines
 
 
@@ -54,7 +55,7 @@ def test_every_usual_shape_gives_the_same_scores(
     result = json.loads(capsys.readouterr().out)
     assert result["n"] == 3
     assert result["scores"]["rouge_l"]["score"] == pytest.approx((1.22 / 1.94 + 1.0 + 0.5) / 3)
-    folder = Path("results") / Path(name).stem / "captions"
+    folder = Path("results") / name / "captions"
     assert read_json(folder / "result.json") == result
     rows = read_json_lines(folder / "predictions.jsonl")
     assert [row["answer"] for row in rows] == list(ANSWERS.values())
@@ -142,7 +143,7 @@ def test_named_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     shown = capsys.readouterr().out
     assert "exact_match 0.500 on 2 documents" in shown
     assert "unread: 1" in shown
-    assert "Next: lorgnette compare results/mine/gqa-ru OTHER-RESULT" in shown
+    assert "Next: lorgnette compare results/mine.json/gqa-ru OTHER-RESULT" in shown
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_broken_files_are_explained(
     assert score(monkeypatch, "mine.json", "--task", "gqa-ru", "--references", "test.json") == 2
     captured = capsys.readouterr()
     assert says in " ".join(captured.err.split())
-    assert not Path("results/mine/gqa-ru/result.json").exists()
+    assert not Path("results/mine.json/gqa-ru/result.json").exists()
 
 
 def test_own_predictions_are_never_overwritten(
@@ -191,7 +192,7 @@ def test_the_result_of_other_answers_is_left_alone(
         Path(folder).mkdir()
         Path(folder, "final.json").write_text(json.dumps(answers))
     words = ("--task", "captions", "--references", rsicd)
-    result = Path("results/final/captions/result.json")
+    result = Path("results/final.json/captions/result.json")
     assert score(monkeypatch, "base/final.json", *words) == 0
     before = result.read_bytes()
     assert score(monkeypatch, "tuned/final.json", *words) == 2  # the same folder by default
@@ -211,7 +212,7 @@ def test_what_no_result_can_hold_is_found_before_it_is_written(
     row = {"id": "\ud800", "answer": "да", "prompt": "\udfff", "seconds": float("nan")}
     Path("mine.json").write_text(json.dumps([row]))
     assert score(monkeypatch, "mine.json", "--task", "gqa-ru", "--references", "test.json") == 0
-    (written,) = read_json_lines(Path("results/mine/gqa-ru/predictions.jsonl"))
+    (written,) = read_json_lines(Path("results/mine.json/gqa-ru/predictions.jsonl"))
     assert (written["id"], written["prompt"], written["seconds"]) == ("?", "?", None)
 
 
@@ -228,3 +229,102 @@ def test_gqa_ru_against_its_parquet_and_no_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "exact_match 0.500 on 2 documents" in done.stdout
+
+
+OWN_TASK = """
+from lorgnette.evaluation.tasks.task import Document
+
+class Birds:
+    name, metric, split, prompt, max_new_tokens = "birds", "exact", "test", "{question}", 8
+
+    def documents(self, split):
+        return [Document("1", (), "Who sings?", "a robin"), Document("2", (), "Who swims?", "a duck")]
+
+    def score(self, document, answer):
+        return float(answer == document.reference)
+"""
+
+
+def test_a_task_without_a_path_needs_no_references(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("tasks_of_birds.py").write_text(OWN_TASK)
+    Path("mine.json").write_text(json.dumps({"1": "a robin", "2": "a swan"}))
+    words = ("mine.json", "--task", "tasks_of_birds:Birds")
+    assert score(monkeypatch, *words) == 0
+    assert "exact 0.500 on 2 documents" in capsys.readouterr().out
+    assert Path("results/mine.json/tasks_of_birds.Birds/result.json").exists()
+    assert score(monkeypatch, *words, "--references", "x.json") == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "there is no option 'path'. Allowed: none. Next: leave out --data (--references of `score`)" in shown
+    assert score(monkeypatch, "mine.json", "--task", "captions") == 2
+    assert "with `lorgnette score` it is called --references" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_task_that_its_module_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("more_of_birds.py").write_text(OWN_TASK)
+    Path("mine.json").write_text("{}")
+    assert score(monkeypatch, "mine.json", "--task", "more_of_birds:Brids") == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "more_of_birds has no 'Brids'. It has: Birds. Did you mean 'Birds'?" in shown
+
+
+def test_a_table_of_answers_is_refused_with_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("test.json").write_text(json.dumps({"1": "да"}))
+    Path("mine.csv").write_text("id,answer\n1,да\n")
+    assert score(monkeypatch, "mine.csv", "--task", "gqa-ru", "--references", "test.json") == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "CSV and other tables are not read. Next: write one JSON object a line" in shown
+    assert "cut off" not in shown
+
+
+def test_answers_of_one_stem_have_results_of_their_own(rsicd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("ans.json").write_text(json.dumps(ANSWERS))
+    Path("ans.jsonl").write_text(str(SHAPES["lines.jsonl"]) + "\n")
+    for name in ("ans.json", "ans.jsonl"):
+        assert score(monkeypatch, name, "--task", "captions", "--references", rsicd) == 0
+        assert Path("results", name, "captions", "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("runs/quickstart/merged", "quickstart-merged"),
+        ("./runs/quickstart/merged/", "quickstart-merged"),
+        ("runs/a/stages/finetune/trained", "a-finetune-trained"),
+        ("/work/runs/a/stages/finetune/trained", "a-finetune-trained"),
+        ("/models/of/mine/merged", "mine-merged"),
+        ("org/name", "org-name"),
+        ("llava-7b", "llava-7b"),
+        ("/models", "models"),
+        ("/work/runs", "work-runs"),
+        ("starter:vision-tower", "starter.vision-tower"),
+    ],
+)
+def test_results_are_named_so_that_models_differ(model: str, name: str) -> None:
+    assert result_name(model) == name
+
+
+def test_the_result_name_of_a_place_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "runs" / "b")
+    assert result_name("../a/merged") == "a-merged"
+    assert result_name(".") == "b"
+
+
+@pytest.mark.parametrize("row", ['{"id": 1, "answer": "да"}', '{"id": "1", "answer": "да"}'])
+def test_one_line_is_json_lines_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("test.json").write_text(json.dumps({"1": "да"}))
+    Path("mine.jsonl").write_text(f"{row}\n")
+    assert score(monkeypatch, "mine.jsonl", "--task", "gqa-ru", "--references", "test.json") == 0
+    assert read_json(Path("results/mine.jsonl/gqa-ru/result.json"))["score"] == 1.0

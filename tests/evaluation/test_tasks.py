@@ -262,7 +262,10 @@ def test_conversations_about_one_image_share_its_id(tmp_path: Path) -> None:
     more = [*spoken, {"from": "human", "value": "Where?"}, {"from": "gpt", "value": "There."}]
     file = tmp_path / "llava.json"
     file.write_text(json.dumps([{"id": "7", "image": "7.png", "conversations": turns} for turns in (spoken, more)]))
-    documents, _ = read_documents(find_task("instruct", {"path": str(file)}), None)
+    documents, unusable = read_documents(find_task("instruct", {"path": str(file)}), None)
+    assert unusable == {"later questions of conversations, not asked": 1}
+    limited, counted = read_documents(find_task("instruct", {"path": str(file)}), None, 2)
+    assert (limited, counted) == (documents, unusable)
     assert [(d.id, d.question, d.reference, len(d.images)) for d in documents] == [
         ("7", "Who?", "A cat.", 1),
         ("7#2", "Who?", "A cat.", 1),

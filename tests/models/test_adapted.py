@@ -20,9 +20,9 @@ from lorgnette.models import merging
 from lorgnette.models.adapted import is_adapted, load_model_or_adapter
 from lorgnette.models.adapters import add_lora
 from lorgnette.models.assembly import assemble
+from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.inspection import describe_source
 from lorgnette.models.learner import Learner, load_model
-from lorgnette.models.loading import fingerprint
 from lorgnette.models.merging import merge_adapters
 from lorgnette.models.saving import save_llava
 from lorgnette.training.trained import keep_trained

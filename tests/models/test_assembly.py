@@ -15,7 +15,8 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from lorgnette.errors import ModelError
 from lorgnette.models.assembly import assemble
-from lorgnette.models.loading import Llava, fingerprint, load_llava
+from lorgnette.models.fingerprint import fingerprint
+from lorgnette.models.loading import Llava, load_llava
 from lorgnette.models.saving import save_llava
 
 Parts = Callable[[str, str], tuple[str, str]]

@@ -19,9 +19,9 @@ from lorgnette.evaluation.tasks.task import Document
 from lorgnette.models.adapted import load_model_or_adapter
 from lorgnette.models.adapters import add_lora
 from lorgnette.models.assembly import assemble
+from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.llava import Llava
-from lorgnette.models.loading import fingerprint
 from lorgnette.models.saving import save_llava
 from lorgnette.models.soft_prompt import new_prompt
 from lorgnette.training.trained import keep_trained

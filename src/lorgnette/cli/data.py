@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from lorgnette.cli.terminal import Overrides, console, named_values, say, settle
 from lorgnette.errors import DataError, InputError
 
 if TYPE_CHECKING:
+    from lorgnette.data.check.checked import Checked
     from lorgnette.data.pairs import AnyRenderer
     from lorgnette.data.readers.source import SourceSpec
     from lorgnette.data.sample import Sample
@@ -83,8 +85,7 @@ def check(
         if show is not None:
             _show(sources, show, page, store)
         else:
-            step = _next_step(source, {"--format": format, "--split": split, "--images": images})
-            _check(sources, store, share, page, fix, source, step)
+            _check(sources, store, share, page, fix, source)
 
 
 def split(
@@ -187,15 +188,16 @@ def _show(sources: Sequence[UsedSource], wanted: str, page: Path, store: ImageSt
 
 
 def _check(
-    sources: Sequence[UsedSource],
-    store: ImageStore,
-    max_bad_share: float,
-    page: Path,
-    fix: Path | None,
-    source: str,
-    step: str,
+    sources: Sequence[UsedSource], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str
 ) -> None:
-    from lorgnette.data.check.files import names_of, require_empty, write_check, write_fixed  # noqa: PLC0415
+    from lorgnette.data.check.files import (  # noqa: PLC0415
+        fixed_names,
+        fixed_source,
+        names_of,
+        require_empty,
+        write_check,
+        write_fixed,
+    )
     from lorgnette.data.check.sources import check_sources  # noqa: PLC0415
     from lorgnette.data.check.terminal import print_checked  # noqa: PLC0415
     from lorgnette.progress import progress_bar  # noqa: PLC0415
@@ -215,19 +217,47 @@ def _check(
     numbers = write_check(page, source, checked, store)
     say(f"{store.asked:,} images, {store.decoded:,} of them decoded now")
     say(f"The report is in {page}, the same as numbers in {numbers}")
+    fixed: list[tuple[UsedSource, UsedSource]] = []
     if fix is not None:
         say(*write_fixed(fix, checked))
-    stopped = [f"{found.source.name}, {found.source.path}: {found.stop}" for found in checked if found.stop]
+        names = fixed_names(sources)
+        fixed = [
+            (sources[n], fixed_source(fix, names[n], checked[n]))
+            for n in names
+            if checked[n].fixable and checked[n].rows
+        ]
+    stopped = [found for found in checked if found.stop and not (fix is not None and found.fixable)]
     if stopped:
-        raise DataError("\n".join(stopped))
-    say(f"Next: {step}")
+        told = [f"{found.source.name}, {found.source.path}: {found.stop}" for found in stopped]
+        raise DataError("\n".join(told) + ("" if fix is not None else _way_out(source, stopped)))
+    say(f"Next: {_next_step(source, sources, fixed)}")
 
 
-def _next_step(source: str, options: Mapping[str, str | None]) -> str:
+def _way_out(source: str, stopped: Sequence[Checked]) -> str:
+    """Say how the usable rows can be had, if those that are not are all that is wrong."""
+    from lorgnette.data.used_source import words_of  # noqa: PLC0415
+
+    if not all(found.fixable for found in stopped):
+        return ""
+    words = [source] if source.endswith(RECIPES) else words_of(stopped[0].source)
+    raised = "max_bad_share" if source.endswith(RECIPES) else "--max-bad-share"
+    return f"\nNext: lorgnette data check {shlex.join(words)} --fix fixed writes the usable rows; or raise {raised}."
+
+
+def _next_step(source: str, sources: Sequence[UsedSource], fixed: Sequence[tuple[UsedSource, UsedSource]]) -> str:
+    """Return what to do with data that was checked, or with the fixed files in its place."""
+    from lorgnette.data.used_source import recipe_entry, words_of  # noqa: PLC0415
+
     if source.endswith(RECIPES):
-        return f"lorgnette run {source}"
-    given = "".join(f" {name} {value}" for name, value in options.items() if value is not None)
-    return f"lorgnette data split {source} splits{given}"
+        there = [f"\n  {recipe_entry(new)} in place of {old.path} ({old.name})" for old, new in fixed]
+        change = f"in {source} write{','.join(there)}\nand then: " if there else ""
+        return f"{change}lorgnette run {shlex.quote(source)}"
+    usable = next((new for old, new in fixed if old is sources[0]), sources[0])
+    if len(sources) > 1:  # what is held out is there already: splitting again would only lead back here
+        return f"train on it: in a recipe, data: [{recipe_entry(usable)}], and then lorgnette run RECIPE"
+    words = words_of(usable)
+    images = ["--images", usable.images] if usable.spec is None and usable.images else []
+    return f"lorgnette data split {shlex.join([words[0], 'splits', *words[1:], *images])}"
 
 
 def _watched(

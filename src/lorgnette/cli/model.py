@@ -160,4 +160,6 @@ def convert(
     dtypes = DTYPES | {"float16": torch.float16}
     options = Options(base, vision_tower, template, dtypes[dtype] if dtype else None, xtuner_config)
     done = run(source, to, output, options)
-    say(*done.said, f"Written to {output}\nNext: {done.next_step}")
+    say(*done.said, f"Written to {output}")
+    if done.next_step is not None:
+        say(f"Next: {done.next_step}")

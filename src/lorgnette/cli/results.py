@@ -25,7 +25,10 @@ def evaluate(
     ],
     task: Annotated[str, typer.Option(help=TASK_HELP, show_default=False)],
     output: Annotated[
-        Path | None, typer.Option(help="Result folder; results/MODEL/TASK if not given.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Result folder; results/MODEL/TASK if not given, a-merged/TASK for runs/a/merged.", show_default=False
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="Its documents: hub name, folder or file.", show_default=False)
@@ -50,11 +53,12 @@ def evaluate(
     from lorgnette.evaluation.tasks import find_task  # noqa: PLC0415
     from lorgnette.locking import locked  # noqa: PLC0415
     from lorgnette.models.adapted import load_model_or_adapter  # noqa: PLC0415
-    from lorgnette.models.loading import dtype_name, fingerprint  # noqa: PLC0415
+    from lorgnette.models.fingerprint import fingerprint  # noqa: PLC0415
+    from lorgnette.models.loading import dtype_name  # noqa: PLC0415
     from lorgnette.run import provenance  # noqa: PLC0415
 
     found = find_task(task, task_options(data, images, option))
-    folder = output or Path("results") / Path(model).name / task.replace(":", ".")
+    folder = output or Path("results") / result_name(model) / task.replace(":", ".")
     learner = load_model_or_adapter(model)
     named = {
         "path": model,
@@ -82,9 +86,13 @@ def evaluate(
 def score(
     predictions: Annotated[Path, typer.Argument(help="Answers of any tool, JSON or JSON lines.", show_default=False)],
     task: Annotated[str, typer.Option(help=TASK_HELP, show_default=False)],
-    references: Annotated[str, typer.Option(help="Its documents: file, folder or hub name.", show_default=False)],
+    references: Annotated[
+        str | None,
+        typer.Option(help="Its documents: file, folder or hub name; the task's own if not given.", show_default=False),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Result folder; results/PREDICTIONS/TASK if not given.", show_default=False)
+        Path | None,
+        typer.Option(help="Result folder; results/FILE/TASK if not given, FILE as answers.json.", show_default=False),
     ] = None,
     images: Images = None,
     option: TaskOption = None,
@@ -106,12 +114,12 @@ def score(
     from lorgnette.locking import locked  # noqa: PLC0415
 
     found = find_task(task, task_options(references, images, option))
-    folder = output or Path("results") / predictions.stem / task.replace(":", ".")
+    folder = output or Path("results") / predictions.name / task.replace(":", ".")
     with locked(folder):
         result = score_file(
             predictions,
             found,
-            Path(references),
+            None if references is None else Path(references),
             folder,
             split=split,
             limit=limit,
@@ -124,6 +132,24 @@ def score(
         return
     show_result(result)
     say(f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT")
+
+
+def result_name(model: str) -> str:
+    """Return what a model's results are called where nobody says: runs/quickstart/merged is quickstart-merged.
+
+    Every run's model is called `merged`, so the last folder alone would mix them up: the name is what follows `runs`
+    without `stages`, or else a relative path or hub name whole, and of an absolute path its last two names.
+    """
+    path = Path(model).expanduser()
+    if path.is_absolute() or not path.parts or ".." in path.parts:
+        path = path.resolve()
+    places = list(path.parts)
+    after = places[len(places) - places[::-1].index("runs") :] if "runs" in places else []
+    if not after:
+        after = places[1:][-2:] if path.is_absolute() else places
+    if "runs" in places:
+        after = [name for name in after if name != "stages"] or after
+    return "-".join(after).replace(":", ".") or "model"
 
 
 def task_options(data: str | None, images: str | None, options: list[str] | None) -> dict[str, str]:

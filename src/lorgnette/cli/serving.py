@@ -42,7 +42,7 @@ def serve(
     with _listen(host, port) as listening:  # before the model is loaded: that may take minutes
         settle()
         from lorgnette.models.adapted import load_model_or_adapter  # noqa: PLC0415
-        from lorgnette.models.loading import fingerprint  # noqa: PLC0415
+        from lorgnette.models.fingerprint import fingerprint  # noqa: PLC0415
         from lorgnette.processes import processes  # noqa: PLC0415
         from lorgnette.serving.answering import Answering  # noqa: PLC0415
         from lorgnette.serving.api import Served, build_api  # noqa: PLC0415

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,10 +13,15 @@ from typing import Literal
 from lorgnette.data.encodings import cache_file
 from lorgnette.data.pairs import AnyRenderer
 from lorgnette.data.readers import READERS, VARIANTS, read_samples
+from lorgnette.data.readers.image_lookup import require_folder
+from lorgnette.data.readers.json_rows import open_text
 from lorgnette.data.readers.source import SourceSpec
+from lorgnette.data.readers.tables import is_on_hub
 from lorgnette.data.sample import Sample
-from lorgnette.errors import DataError, LeftOut, MissingExtra
+from lorgnette.errors import DataError, LeftOut, MissingExtra, without_advice
 
+PLAIN = re.compile(r"[\w./@+-]+")
+"""A text that YAML reads as it is, between brackets too."""
 Purpose = Literal["train", "validation", "test"]
 
 TRIED_ROWS = 20
@@ -33,6 +39,7 @@ class UsedSource:
         path, format: where it comes from and which reader reads it.
         read: opens the source anew.
         images: the images folder, where one was given.
+        spec: all that was given of it; None for a benchmark.
         variants: says for each row which of the format's ways of writing it is; None where there is only one.
         renderer: None where no tokenizer is known; rows are then not rendered.
         encodings: the cache of conversations that were rendered before; None for none.
@@ -44,6 +51,7 @@ class UsedSource:
     format: str
     read: Callable[[], Iterator[Sample | DataError]]
     images: str | None = None
+    spec: SourceSpec | None = None
     variants: Callable[[], Iterator[str]] | None = None
     renderer: AnyRenderer | None = None
     encodings: Path | None = None
@@ -61,18 +69,44 @@ def used_source(
         format,
         lambda: read_samples(spec.path, format, spec.split, spec.images, limit, spec.options),
         spec.images,
+        spec,
         None if variants is None else lambda: variants(spec),
         renderer,
         None if renderer is None else cache_file(renderer, spec.path, format, spec.split),
     )
 
 
+def words_of(source: UsedSource) -> list[str]:
+    """Return a source as `data check` and `data split` are given it, with its options."""
+    if source.spec is None:
+        return [source.path]
+    given = {"--format": source.format, "--split": source.spec.split, "--images": source.images}
+    words = [source.path, *(word for name, value in given.items() if value is not None for word in (name, value))]
+    for name, value in source.spec.options.items():
+        words += ["--option", f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]
+    return words
+
+
+def recipe_entry(source: UsedSource) -> str:
+    """Return a source as a recipe's `data` has it."""
+    split, options = (None, {}) if source.spec is None else (source.spec.split, dict(source.spec.options))
+    given = {"path": source.path, "format": source.format, "split": split, "images": source.images, "options": options}
+    return "{" + ", ".join(f"{name}: {_yaml(value)}" for name, value in given.items() if value) + "}"
+
+
+def _yaml(value: object) -> str:
+    plain = isinstance(value, str) and PLAIN.fullmatch(value)
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
+
+
 def detect_format(spec: SourceSpec) -> str:
     """Return the format under which the most of a source's first rows can be read, the first of equals.
 
     Raises:
-        DataError: if no reader makes sense of it; what each of them said, or most of them where it is the same.
+        DataError: if the images folder is not there, or no reader makes sense of it: what each of them said, or most
+            of them where it is the same.
     """
+    require_folder(spec.images)
     best, most = "", 0
     reasons: dict[str, str] = {}
     for format in READERS:
@@ -92,6 +126,8 @@ def detect_format(spec: SourceSpec) -> str:
             (str(row) for row in found if isinstance(row, DataError)), f"{spec.path}: there are no rows."
         )
     if not best:
+        if not Path(spec.path).exists() and not is_on_hub(spec.path):
+            open_text(Path(spec.path)).close()  # says that it is not there, and no more
         raise DataError(_unreadable(spec.path, reasons))
     return best
 
@@ -102,15 +138,11 @@ def _unreadable(path: str, reasons: Mapping[str, str]) -> str:
     saying: dict[str, list[str]] = {}
     for format, reason in reasons.items():
         what = " ".join(re.sub(rf"^{re.escape(path)}[:,] ", "", reason).split())
-        same = next((other for other in saying if _core(other) == _core(what)), what)
+        same = next((other for other in saying if without_advice(other) == without_advice(what)), what)
         saying.setdefault(same, []).append(format)
     usual = max(saying, key=lambda what: len(saying[what]))
     if len(saying[usual]) > len(reasons) / 2:  # it is the file, not how its rows are written
-        return f"{reasons[saying[usual][0]]} {known}"
+        reason = reasons[saying[usual][0]]
+        return reason if reason != without_advice(reason) else f"{reason} {known}"
     lines = [f"  {', '.join(formats)}: {what:.{LONGEST_REASON}}" for what, formats in saying.items()]
     return "\n".join([f"{path}: {known} What each of them says:", *lines])
-
-
-def _core(reason: str) -> str:
-    """Return what is wrong without what is allowed and what to do, which each reader words in its own way."""
-    return re.split(r" (?:Allowed|Next): ", reason)[0]

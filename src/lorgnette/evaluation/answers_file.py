@@ -28,6 +28,12 @@ ANSWER_NAMES = (
 REFERENCE_NAMES = ("references", "reference", "answers", "captions", "answer", "caption", "target", "label", "output")
 KEYED = ("id", "answer")
 """Names of the two columns that an object of id to text is given."""
+TABLES = (".csv", ".tsv", ".tab")
+NO_TABLES = (
+    "Allowed: JSON or JSON lines; CSV and other tables are not read. Next: write one JSON object a line, such as "
+    '{"id": "1", "answer": "a cat"}; of a CSV, python -c "import csv, json, sys; [print(json.dumps(row)) for row in '
+    'csv.DictReader(sys.stdin)]" < answers.csv > answers.jsonl'
+)
 MAX_BYTES = 2_000_000_000
 
 
@@ -128,6 +134,8 @@ def _objects(path: Path) -> list[dict[str, Any]]:
         lists = [value for value in lists if isinstance(value[0], dict)]
         if len(lists) == 1:
             content = lists[0]
+        elif set(content) & set(ID_NAMES) and set(content) & set(ANSWER_NAMES):
+            content = [content]  # JSON lines of one line
         elif content and all(isinstance(value, str) for value in content.values()):
             content = [dict(zip(KEYED, pair, strict=True)) for pair in content.items()]
         elif content and all(isinstance(value, dict) for value in content.values()):
@@ -164,6 +172,8 @@ def _content(path: Path) -> Any:
                 rows.append(json.loads(line))
             except (ValueError, RecursionError) as error:
                 told = f"line {number}: {error}" if rows else str(whole)
+                if path.suffix.lower() in TABLES or not text.lstrip().startswith(("{", "[")):
+                    raise DataError(f"{path}: is no JSON ({told}). {NO_TABLES}") from error
                 raise DataError(f"{path}: neither JSON nor JSON lines ({told}). Is it cut off?") from error
         return rows
 

@@ -23,7 +23,7 @@ NO_ANSWER = {"answer": "", "prompt": "", "raw": "", "seconds": None, "stopped_by
 def score_file(
     predictions: Path,
     task: Task,
-    references: Path,
+    references: Path | None,
     folder: Path,
     *,
     split: str | None = None,
@@ -36,7 +36,8 @@ def score_file(
 
     Args:
         task: with its `path` set to `references`.
-        references: read as the task reads its data; a table of ids and references where it cannot.
+        references: read as the task reads its data; a table of ids and references where it cannot; None for a task
+            that knows itself where its documents are.
         folder: for the two files.
         unmatched: what to do with documents that have no answer: refuse, count them as wrong, or leave them out. The
             last two also let answers go that belong to no document. Both are counted in the result.
@@ -89,12 +90,12 @@ def _require_own(folder: Path, task: Task, fingerprint: str) -> None:
 
 
 def _documents(
-    task: Task, references: Path, split: str | None, limit: int | None
+    task: Task, references: Path | None, split: str | None, limit: int | None
 ) -> tuple[list[Document], dict[str, int]]:
     try:
         return read_documents(task, split, limit)
     except DataError as error:
-        if split is not None:  # a plain table has no splits, and reading another would go unseen
+        if references is None or split is not None:  # a plain table has no splits, and reading another would go unseen
             raise
         try:
             documents = read_references(references)[:limit]

@@ -24,9 +24,10 @@ from safetensors.torch import load_file
 
 from lorgnette.errors import InputError, ModelError
 from lorgnette.models.adapters import TRAINED, require_same_tensors
+from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.gemma import NEW, image_feature_scale, side_of
 from lorgnette.models.learner import Learner, load_model
-from lorgnette.models.loading import DTYPES, explained, fingerprint
+from lorgnette.models.loading import DTYPES, explained
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
 from lorgnette.models.trainable import SOFT_PROMPT, Mode, Part, freeze_all_but, part_of, parts_table
 from lorgnette.run import read_json, read_record

@@ -26,10 +26,9 @@ from lorgnette.data.templates import chat_template, set_template
 from lorgnette.errors import LorgnetteError, ModelError, is_out_of_memory
 from lorgnette.models.gemma import pin_activation
 from lorgnette.models.llava import Llava
-from lorgnette.models.loading import bind, explained, image_tokens_of, load_config, require_clean_load
+from lorgnette.models.loading import STARTER, bind, explained, image_tokens_of, load_config, require_clean_load
 from lorgnette.models.picture_shape import padded, set_side
 
-STARTER = "starter:"
 STARTER_MODELS = ("vision-tower", "language-model")
 
 
@@ -137,6 +136,12 @@ def load_tower(source: str, image_size: int | None, dtype: torch.dtype | str, *,
     # a two-sided model (CLIP, SigLIP) carries its tower's configuration inside
     vision_config = (config.to_dict().get("vision_config") and config.vision_config) or config
     two_sided = vision_config is not config
+    if not two_sided and "vocab_size" in config.to_dict():
+        raise ModelError(
+            f"{source}: is a language model ({config.model_type}), and a vision tower is expected here. Next: the "
+            "tower comes first: lorgnette model build VISION_TOWER LANGUAGE_MODEL OUTPUT; in a recipe it is "
+            "model.build.vision_tower."
+        )
     with explained(source, "vision tower"):
         with torch.device("meta"):
             shapes = AutoModel.from_config(vision_config)

@@ -10,11 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lorgnette.data.templates import named_like
 from lorgnette.models.adapted import is_adapted, outline_adapted
+from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.gemma import NEW, OLD, image_feature_scale, saved_before_5_4
 from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.llava import Llava
-from lorgnette.models.loading import dtype_name, fingerprint, load_config
+from lorgnette.models.loading import dtype_name, load_config
 from lorgnette.models.trainable import Mode, Part, freeze_all_but, parts_table
 from lorgnette.progress import print_table
 from lorgnette.run import read_record
@@ -49,7 +51,7 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
             ("architecture", f"LLaVA: {config.vision_config.model_type} + {config.text_config.model_type}"),
             ("images", f"{height} x {width} pixels, {learner.picture_shape}; {learner.image_tokens} tokens an image"),
             ("projected", f"layer {config.vision_feature_layer}, {config.vision_feature_select_strategy}"),
-            ("chat template", _first_line(learner.template_text() or "")),
+            ("chat template", _template_name(learner.template_text())),
         ]
         facts.append(("reads in", _reads_in(config, learner.source)))
     else:
@@ -104,6 +106,6 @@ def _reads_in(config: Any, source: str) -> str:
     return OLD if old else NEW
 
 
-def _first_line(template: str) -> str:
-    line = template.strip().splitlines()[0] if template.strip() else "none"
-    return line if len(line) <= 60 else f"{line[:57]}..."
+def _template_name(template: str | None) -> str:
+    """Return the name of a chat template of ours; another is the model's own."""
+    return "none" if not template else named_like(template) or "its own"

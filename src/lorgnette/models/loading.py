@@ -6,17 +6,13 @@ looks like a model that cannot see. What a folder holds is decided by its files,
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -34,8 +30,9 @@ from lorgnette.models.gemma import correct_projector, pin_activation
 from lorgnette.models.llava import Llava, blank_image
 from lorgnette.models.quantization import four_bit, hold_to_plan
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
-from lorgnette.run import RECORD
 
+STARTER = "starter:"
+"""How the names of the two models inside the package begin."""
 REFUSED_PICKLE = "Weights only load failed"
 """How torch begins when a pickle asks for more than tensors; its advice is to open it all the same."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -164,6 +161,16 @@ def load_config(source: str) -> Any:
         ModelError: if there is none, or it cannot be read.
     """
     path = Path(source)
+    if source.startswith(STARTER):
+        raise ModelError(
+            f"{source}: is half of a model that comes with the package. Allowed: a whole model. Next: lorgnette model "
+            f"build {STARTER}vision-tower {STARTER}language-model OUTPUT"
+        )
+    if not path.exists() and (why := _looks_local(source)) is not None:
+        near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ModelError(f"{source}: there is no such folder{why}.{nearest(path.name, near)} Next: check the path.")
+    if path.is_dir() and not (path / "config.json").is_file() and (inside := _models_in(path)):
+        raise ModelError(f"{source}: the folder has no config.json; it holds models. Next: give {' or '.join(inside)}")
     if path.exists() and not (path / "config.json").is_file():
         raise ModelError(
             f"{source}: {'the folder has no config.json' if path.is_dir() else 'this is a file'}. Allowed: a Hugging "
@@ -183,6 +190,20 @@ def load_config(source: str) -> Any:
         return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
+def _looks_local(source: str) -> str | None:
+    """Return why a name can only be that of a folder, as an addition to a sentence; None if the hub may know it."""
+    if source.startswith(("/", "./", "../", "~")):
+        return ""
+    first, slash, _ = source.partition("/")
+    return f" in {first}/, which is a folder here" if slash and Path(first).is_dir() else None
+
+
+def _models_in(folder: Path) -> list[str]:
+    """Return what the folder of a run or of a stage holds that can be used as a model."""
+    found = [folder / name for name in ("merged", "trained") if (folder / name).is_dir()]
+    return [str(place) for place in found or sorted(folder.glob("stages/*/trained"))]
+
+
 @contextmanager
 def explained(source: str, what: str) -> Iterator[None]:
     """Explain what libraries raise on a broken or missing model.
@@ -200,6 +221,8 @@ def explained(source: str, what: str) -> Iterator[None]:
         if REFUSED_PICKLE in str(error):
             raise ModelError(f"{source}: cannot load the {what}: {wants_more(error)}") from error
         reason = first_line(error)
+        if not reason.endswith((".", "!", "?", ":")):
+            reason += "."
         path = Path(source)
         if path.is_dir():
             files = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"
@@ -230,44 +253,3 @@ def require_clean_load(source: str, report: dict[str, Any], allowed_unexpected: 
             f"{source}: {'; '.join(problems)}. Nothing may be missing or left over. Next: check that all shards are "
             "there and that config.json belongs to them."
         )
-
-
-def fingerprint(source: str | Path) -> str:
-    """Hash what decides a local model's answers: its configuration, tokenizer and weights. Hub names keep theirs.
-
-    Returns:
-        "sha256:..." over the names and contents of the folder's files (or of the one file), or "hub:NAME@COMMIT", the
-        commit that was downloaded ("hub:NAME" before that).
-    """
-    path = Path(source)
-    if not path.exists():
-        try:
-            config = try_to_load_from_cache(str(source), "config.json")
-        except ValueError:  # a path that is not there, no name
-            config = None
-        return f"hub:{source}@{Path(config).parent.name}" if isinstance(config, str) else f"hub:{source}"
-    files = (
-        [path]
-        if path.is_file()
-        else [
-            file
-            for file in (*sorted(path.iterdir()), *sorted((path / PROMPT_FOLDER).glob("*")))
-            if file.suffix in {".json", ".safetensors", ".jinja", ".model"} and file.name != RECORD
-        ]
-    )
-    # 14 GB take a minute to read; the state that the system keeps of each file tells whether they must be read again
-    return _hash_of(
-        path.parent if path.is_file() else path,
-        tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
-    )
-
-
-@lru_cache(maxsize=32)
-def _hash_of(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
-    digest = hashlib.sha256()
-    for file, size, _ in files:
-        digest.update(json.dumps([str(file.relative_to(folder)), size]).encode())
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}"

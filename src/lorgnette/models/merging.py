@@ -20,8 +20,9 @@ from lorgnette.errors import DataError, InputError, ModelError, RunError
 from lorgnette.images.opening import keep_image
 from lorgnette.models.adapted import require_base, with_adapter
 from lorgnette.models.adapters import COMPARED, TOLERANCES, merge, require_equal_logits
+from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.learner import Learner, load_model, save_model
-from lorgnette.models.loading import DTYPES, fingerprint
+from lorgnette.models.loading import DTYPES
 from lorgnette.models.quantization import take_dequantized
 from lorgnette.run import library_versions, read_record, require_absent
 

@@ -27,6 +27,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     plain = parse_yaml(_text_of(path))
     is_mapping = isinstance(plain.data, dict)
+    is_yaml = is_mapping or not plain.mistakes
     if not is_mapping and not plain.mistakes:
         got = "empty" if plain.data is None else f"not a mapping but {shown(plain.data)}"
         plain.wrong(1, (), f"the recipe is {got}; it needs at least `model:`")
@@ -41,7 +42,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         known = {mistake.path[:end] for mistake in plain.mistakes for end in range(1, len(mistake.path) + 1)}
         plain.mistakes += [Mistake(_origin(plain, at), at, text) for at, text in sentences.items() if at not in known]
     if recipe is None or plain.mistakes:
-        raise RecipeError(_report(path, plain.mistakes))
+        raise RecipeError(_report(path, plain.mistakes, is_yaml=is_yaml))
     return recipe
 
 
@@ -144,12 +145,16 @@ def _origin(plain: Plain, path: FieldPath) -> int | str:
     return plain.origins[path]
 
 
-def _report(path: Path, mistakes: Sequence[Mistake]) -> str:
+def _report(path: Path, mistakes: Sequence[Mistake], *, is_yaml: bool) -> str:
     in_file = sorted((each for each in mistakes if isinstance(each.origin, int)), key=operator.attrgetter("origin"))
     in_overrides = [each for each in mistakes if isinstance(each.origin, str)]
     lines = [f"  {_place_of(mistake)}: {mistake.text}" for mistake in in_file + in_overrides]
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     next_step = "Next: lorgnette recipe schema   (all fields, for your editor)"
+    if not is_yaml:
+        next_step = (
+            "Next: mend the YAML there, or in the line above; a text with ': ', ' #' or quotes in it goes in quotes."
+        )
     return "\n".join([f"{path} has {count}:", *lines, next_step])
 
 

@@ -16,9 +16,9 @@ from rich.table import Table
 from lorgnette.data.findings import Action, Judged
 from lorgnette.errors import InputError, ModelError, RunError
 from lorgnette.models.adapters import add_lora, load_trained
+from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.learner import Learner
 from lorgnette.models.llava import Llava
-from lorgnette.models.loading import fingerprint
 from lorgnette.models.lora_targets import lora_targets
 from lorgnette.models.picture_shape import Shape
 from lorgnette.models.soft_prompt import new_prompt

@@ -190,7 +190,7 @@ def test_a_benchmark_with_a_broken_image_is_a_reason_to_stop(tmp_path: Path) -> 
     rows = [row("a", "a.jpg", "What?", "cat"), row("b", "b.png", "What?", "")]
     (found,) = check(as_source(write_rows(tmp_path / "x.json", rows), "test"))
     assert counts(found, "stop") == {"image truncated": 1}
-    assert found.stop == "1 of 2 documents cannot be asked."
+    assert found.stop == "1 of 2 documents cannot be asked. Next: mend them."
 
 
 def test_a_source_that_cannot_be_read_stops_itself_only(tmp_path: Path) -> None:

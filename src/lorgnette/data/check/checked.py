@@ -58,7 +58,7 @@ class Checked:
             return self.failure
         if self.source.purpose == "test":
             broken = self.judged.counts("stop").total()
-            return f"{broken:,} of {self.judged.read:,} documents cannot be asked." if broken else None
+            return f"{broken:,} of {self.judged.read:,} documents cannot be asked. Next: mend them." if broken else None
         read, kept = self.judged.read, self.judged.kept
         if not read:
             return "no row was read. Next: check path, split and limit."
@@ -68,6 +68,11 @@ class Checked:
                 f"{self.max_bad_share:.2%}."
             )
         return None
+
+    @property
+    def fixable(self) -> bool:
+        """Tell whether a fixed file holds all that can be used, so that nothing speaks against training on it."""
+        return self.failure is None and self.source.purpose != "test" and self.judged.kept > 0
 
     def summary(self) -> dict[str, Any]:
         """Return plain values for a file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lorgnette.data.check.checked import Checked
@@ -77,6 +78,13 @@ def names_of(source: UsedSource) -> ImageNames:
     )
 
 
+def fixed_source(folder: Path, name: str, found: Checked) -> UsedSource:
+    """Return the fixed file of a source as a source."""
+    assert found.names is not None
+    images = folder / f"{Path(name).stem}-images" if found.names.copied else found.names.root
+    return replace(found.source, path=str(folder / name), format="llava", images=str(images), spec=None)
+
+
 def write_fixed(folder: Path, checked: Sequence[Checked]) -> list[str]:
     """Write the rows that can be used, as LLaVA files, and those that cannot, with reasons; return what is where."""
     said = []
@@ -85,13 +93,13 @@ def write_fixed(folder: Path, checked: Sequence[Checked]) -> list[str]:
         write_text(folder / name, llava_list(found.rows))
         if found.names is None:
             continue
-        images = folder / f"{Path(name).stem}-images" if found.names.copied else found.names.root
+        images = fixed_source(folder, name, found).images
         if found.names.copied:
-            copy_images(found.names.named, images)
+            copy_images(found.names.named, Path(str(images)))
         said.append(f"{len(found.rows):,} rows are in {folder / name}; images are relative to {images}")
     rejected = [row for found in checked for row in found.rejected]
     write_json_lines(folder / REJECTED, rejected)
-    return [*said, f"{len(rejected):,} rows are in {folder / REJECTED}, with reasons"]
+    return [*said, f"{len(rejected):,} rows are left out; they are in {folder / REJECTED}, with reasons"]
 
 
 def file_name(text: str) -> str:

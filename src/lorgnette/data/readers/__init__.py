@@ -13,6 +13,7 @@ from lorgnette.by_name import find_by_name
 from lorgnette.data.readers.captions import captions_variants, read_captions
 from lorgnette.data.readers.easy_vqa import read_easy_vqa, read_easy_vqa_captions
 from lorgnette.data.readers.gqa import read_gqa
+from lorgnette.data.readers.image_lookup import require_folder
 from lorgnette.data.readers.instruct import instruct_variants, read_instruct
 from lorgnette.data.readers.llava import llava_variants, read_llava
 from lorgnette.data.readers.mmbench import read_mmbench
@@ -56,9 +57,11 @@ def read_samples(
     """Read a source, at most `limit` rows of it; rows that an option leaves out are not counted for the limit.
 
     Raises:
-        DataError: if there is no such format, or the source cannot be read.
+        DataError: if there is no such format or images folder, or the source cannot be read.
     """
     reader = find_reader(format, path)
+    if format in READERS:  # one of the user's may mean anything by it
+        require_folder(images)
     return _at_most(limit, reader(SourceSpec(path, split, images, options or {})))
 
 

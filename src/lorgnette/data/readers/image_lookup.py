@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from lorgnette.errors import DataError, RowError
+from lorgnette.errors import DataError, RowError, nearest
 
 COCO = "coco"
 COCO_FOLDERS = ("train2017", "val2014", "train2014", "val2017")
@@ -139,6 +139,23 @@ class CocoFolder:
 
 def _mended(way: str, places: int) -> str:
     return f"image found {way}" if places == 1 else f"image found {way} in several folders, the first taken"
+
+
+def require_folder(images: str | None) -> None:
+    """Check that the folder in `images:` of a source is there: without it every row would lack its image.
+
+    Raises:
+        DataError: if it is not.
+    """
+    if images is None or images.partition(":")[0] == COCO or os.path.isdir(images):
+        return
+    place = Path(images)
+    beside = [entry.name for entry in place.parent.iterdir() if entry.is_dir()] if os.path.isdir(place.parent) else []
+    what = f"{images} is a file, no folder" if os.path.isfile(images) else f"there is no folder {images!r:.200}"
+    raise DataError(
+        f"images: {what}.{nearest(place.name, beside)} Next: give the folder that the names of images in the data "
+        "start from."
+    )
 
 
 def image_folder(images: str | None, beside: str | None, *, outside: bool = False) -> ImageFolder | CocoFolder:

@@ -21,6 +21,8 @@ WINDOW = 1 << 18
 LONGEST_ROW = 1 << 27
 """Most characters of one row: with its images inside it a row is large, but a bomb is larger."""
 GZIP = b"\x1f\x8b"
+IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
+"""How JPEG, PNG, GIF and TIFF begin."""
 LITERAL = 16
 """An error this near to the end of the window may be a word or an escape that goes on after it."""
 
@@ -45,11 +47,23 @@ def json_rows(file: Path) -> Iterator[Any | BrokenLine]:
                 raise DataError(f"{file}: the file is empty. Allowed: a JSON list of rows, or one row a line.")
             yield from _list_rows(stream, file) if start == "[" else _line_rows(stream, start, number, file)
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: cannot be read as UTF-8 text ({error}). Next: save it as UTF-8.") from error
+        raise DataError(no_text(file, error)) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{file}: cannot be unpacked ({error}). Next: copy the file anew.") from error
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error}).") from error
+
+
+def no_text(file: Path, error: UnicodeDecodeError) -> str:
+    """Say why a file is no UTF-8 text: it is an image, or written in another encoding."""
+    with file.open("rb") as stream:
+        start = stream.read(16)
+    if start.startswith(IMAGE_STARTS) or start[8:12] == b"WEBP":
+        return (
+            f"{file}: is an image. Allowed: a file with rows, which name images. Next: give that file, and the folder "
+            "of the images as `images`."
+        )
+    return f"{file}: cannot be read as UTF-8 text ({error!s:.200}). Next: save it as UTF-8."
 
 
 def open_text(file: Path, newline: str | None = None) -> TextIOWrapper:
@@ -64,7 +78,7 @@ def open_text(file: Path, newline: str | None = None) -> TextIOWrapper:
         stream = file.open("rb")
     except (FileNotFoundError, NotADirectoryError) as error:
         near = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
-        raise DataError(f"{file}: there is no such file.{nearest(file.name, near)}") from error
+        raise DataError(f"{file}: there is no such file.{nearest(file.name, near)} Next: check the path.") from error
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise DataError(f"{file}: cannot be read ({error}).") from error
     if stream.peek(2)[:2] == GZIP:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lorgnette.data.readers.json_rows import LONGEST_ROW, WINDOW, BrokenLine, json_rows, open_text
+from lorgnette.data.readers.json_rows import LONGEST_ROW, WINDOW, BrokenLine, json_rows, no_text, open_text
 from lorgnette.data.sample import Origin
 from lorgnette.errors import DataError, MissingExtra, RowError, nearest
 
@@ -241,7 +241,7 @@ def _explained(file: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: cannot be read as UTF-8 text ({error!s:.200}). Next: save it as UTF-8.") from error
+        raise DataError(no_text(file, error)) from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file}: cannot be read ({error!s:.200}). Next: copy it anew.") from error
     except (ValueError, RecursionError) as error:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -52,7 +55,16 @@ def role_of(value: Any, more: Mapping[str, Role], where: str) -> Role:
     known = {*ROLES, *more}
     near = nearest(value.lower(), known) if isinstance(value, str) else ""
     allowed = ", ".join(sorted(known))
-    raise RowError("unknown role", where, f"unknown role. Allowed: {allowed}. Got: {value!r:.80}.{near}")
+    reason = f"unknown role. Allowed: {allowed}. Got: {value!r:.80}.{near}"
+    if isinstance(value, str):  # the remedy first: a table of many kinds of bad rows cuts reasons
+        roles = shlex.quote(f"roles={{{_as_key(value[:80])}: assistant}}")
+        reason = f"unknown role; say what it is with --option {roles} (`options:` in a recipe). {reason[14:]}"
+    raise RowError("unknown role", where, reason)
+
+
+def _as_key(text: str) -> str:
+    """Return a text as YAML reads it before a colon."""
+    return text if re.fullmatch(r"[^\W\d]\w*", text) else json.dumps(text, ensure_ascii=False)
 
 
 def content_of(content: Any, where: str) -> tuple[str, list[ImagePart]]:

@@ -7,6 +7,7 @@ depends neither on a library's random numbers nor on names, paths or the order o
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,12 +19,13 @@ from lorgnette.data.reading_ahead import read_ahead
 from lorgnette.data.rules import BadRow, Usable, judge, too_many_bad, unencoded
 from lorgnette.data.sample import Sample
 from lorgnette.data.split.grouping import Groups, alike
-from lorgnette.data.used_source import UsedSource
+from lorgnette.data.used_source import UsedSource, words_of
 from lorgnette.data.writing import ImageNames, image_names
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, without_advice
 from lorgnette.images.store import ImageStore
 
 SETS = ("train", "val", "test")
+MOST_KINDS = 5
 TOLERANCE = Fraction(1, 100)
 """A set whose share is further off than this is noted: groups are too large to be shared out."""
 
@@ -188,10 +190,14 @@ def _first_folder(sample: Sample, names: ImageNames) -> str:
 def _too_many(source: UsedSource, judged: Judged, allowed: float) -> str:
     if not judged.read:
         return f"{source.path}: no row was read. Next: check path, split and format."
-    bad = judged.counts("drop").most_common(5)
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in bad)
+    bad = judged.counts("drop").most_common()
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in bad[:MOST_KINDS])
+    more = len(bad) - MOST_KINDS
+    if more > 0:
+        kinds += f" and {more} more kind{'s' * (more > 1)}"
+    example = without_advice(str(judged.findings[bad[0][0], "drop"].examples[0]))
     return (
-        f"{judged.read - judged.kept:,} of {judged.read:,} rows cannot be used ({kinds}), such as "
-        f"{judged.findings[bad[0][0], 'drop'].examples[0]} Allowed: max_bad_share {allowed:.2%}. Next: lorgnette data "
-        f"check {source.path} names them all and can leave them out (--fix)."
+        f"{judged.read - judged.kept:,} of {judged.read:,} rows cannot be used ({kinds}), such as {example} Allowed: "
+        f"max_bad_share {allowed:.2%}. Next: `lorgnette data check {shlex.join(words_of(source))} --fix fixed` names "
+        "them all and writes the others, to be split; or raise --max-bad-share."
     )

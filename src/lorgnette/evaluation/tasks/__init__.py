@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from lorgnette.by_name import find_by_name
+from lorgnette.data.readers.image_lookup import require_folder
 from lorgnette.errors import DataError, LeftOut, LorgnetteError, RowError, nearest
 from lorgnette.evaluation.tasks.captions import Captions
 from lorgnette.evaluation.tasks.easy_vqa import EasyVQA
@@ -23,6 +24,8 @@ TASKS: Mapping[str, Callable[..., Task]] = {
     made.name: made for made in (EasyVQA, GQA, GQARu, MMBench, MMBenchRu, VQA, Captions, Instruct)
 }
 
+GIVEN_BY = {"path": "--data (--references of `score`)", "images": "--images"}
+"""Fields of tasks that options of the commands set."""
 MAX_BAD_SHARE = 0.01
 """A benchmark of which more than this cannot be read is another benchmark."""
 
@@ -59,11 +62,14 @@ def read_documents(task: Task, split: str | None, limit: int | None = None) -> t
     Raises:
         DataError: if they cannot be read, are no documents, share an id, or too many rows cannot be used.
     """
+    if type(task) in TASKS.values():
+        require_folder(options_of(task).get("images"))
     read, bad = 0, 0
     documents: list[Document] = []
     errors: list[DataError] = []
     try:
-        for read, row in enumerate(task.documents(split or task.split), start=1):
+        for row in task.documents(split or task.split):
+            read += not isinstance(row, LeftOut)
             if isinstance(row, DataError):
                 errors.append(row)
                 bad += not isinstance(row, LeftOut)
@@ -78,8 +84,8 @@ def read_documents(task: Task, split: str | None, limit: int | None = None) -> t
     if bad > MAX_BAD_SHARE * read:
         first = next(row for row in errors if not isinstance(row, LeftOut))
         raise DataError(
-            f"task {task.name}: {bad:,} of {read:,} rows cannot be used, the first: {first} "
-            f"Allowed: {MAX_BAD_SHARE:.0%}."
+            f"task {task.name}: {bad:,} of {read:,} rows cannot be used, the first: {first} More than "
+            f"{MAX_BAD_SHARE:.0%} of them is refused."
         )
     if not documents:
         raise DataError(f"task {task.name}: there are no documents. Next: check split and limit.")
@@ -106,9 +112,11 @@ def _make(name: str, task: Any, options: Mapping[str, Any]) -> Any:
     allowed = [field.name for field in fields(task)] if is_dataclass(task) else []
     for option in options:
         if option not in allowed:
+            given_by = GIVEN_BY.get(option)
+            remedy = "" if given_by is None else f" Next: leave out {given_by}, or give the task a field of that name."
             raise DataError(
                 f"task '{name}': there is no option '{option}'. Allowed: {', '.join(allowed) or 'none'}."
-                f"{nearest(option, allowed)}"
+                f"{nearest(option, allowed)}{remedy}"
             )
     try:
         return TypeAdapter(task).validate_python(dict(options)) if options else task()

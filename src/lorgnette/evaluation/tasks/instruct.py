@@ -9,17 +9,20 @@ from typing import Any, ClassVar
 
 from lorgnette.data.readers import read_samples
 from lorgnette.data.sample import IMAGE_TAG
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, LeftOut
 from lorgnette.evaluation.metrics import text
 from lorgnette.evaluation.tasks.source import required_path
 from lorgnette.evaluation.tasks.task import Document, Score, Scored
+
+NOT_ASKED = "later questions of conversations, not asked"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instruct:
     """Corpus BLEU and chrF by sacreBLEU, ROUGE-1, -2 and -L on words of any alphabet, METEOR.
 
-    The first question of every conversation is asked. LLaVA's ids are those of images and repeat: the second
+    The first question of every conversation is asked; the others, which would need the turns before them, are
+    counted as left out. LLaVA's ids are those of images and repeat: the second
     conversation of id 5 is 5#2.
 
     Fields:
@@ -56,6 +59,9 @@ class Instruct:
             if "user" not in said or "assistant" not in said:
                 yield DataError(f"{sample.where}: has no question with an answer.")
                 continue
+            later = sum(turn.role == "user" for turn in sample.turns) - 1
+            for _ in range(later):  # before the document, after which nobody may read on
+                yield LeftOut(NOT_ASKED, sample.where, "only the first question of a conversation is asked.")
             # images of later turns would need those turns
             images = sample.images[: said["user"].count(IMAGE_TAG)]
             question = said["user"].replace(IMAGE_TAG, "").strip()

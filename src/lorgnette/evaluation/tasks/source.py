@@ -57,7 +57,10 @@ def required_path(path: str | None, task: str, what: str) -> str:
         DataError: if nobody said so, and the task has no set of its own on the hub.
     """
     if path is None:
-        raise DataError(f"task {task}: it is not said where its documents are. Next: --data {what}.")
+        raise DataError(
+            f"task {task}: it is not said where its documents are. Next: --data {what}; with `lorgnette score` it is "
+            "called --references."
+        )
     return path
 
 

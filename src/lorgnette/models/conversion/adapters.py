@@ -40,8 +40,9 @@ from lorgnette.models.conversion.names import require_same, shapes_of, split
 from lorgnette.models.conversion.parts import Parts, Projector, folded
 from lorgnette.models.conversion.vocabulary import original_rows
 from lorgnette.models.conversion.weights import Tensors
+from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.gemma import NEW, OLD, image_feature_scale, side_of
-from lorgnette.models.loading import explained, fingerprint, load_config
+from lorgnette.models.loading import explained, load_config
 from lorgnette.models.saving import NESTED_TOWERS
 from lorgnette.models.trainable import PARTS
 from lorgnette.run import RECORD, library_versions, read_json_object, read_record, whole_folder, write_json

@@ -75,10 +75,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Done:
-    """What a conversion did, in sentences, and what to type next."""
+    """What a conversion did, in sentences, and what to type next; None where another project goes on."""
 
     said: list[str]
-    next_step: str
+    next_step: str | None
 
 
 def convert(source: str, to: str, output: Path, options: Options) -> Done:
@@ -118,7 +118,8 @@ def convert(source: str, to: str, output: Path, options: Options) -> Done:
     )
     if parts.adapters:
         said = convert_adapters(parts, found, to, output, options.base, options.vision_tower)
-        return Done([seen, *said], "lorgnette model merge --help" if ours else f"give {output} to its project")
+        merge = f"lorgnette model merge {options.base or 'BASE'} {output} --output {output}-merged"
+        return Done([seen, *said], merge if ours else None)
     if parts.language_model is not None or parts.vision_tower is not None:
         options = _own_base(found, options)
         whole = _completed(parts, source, options)
@@ -130,7 +131,7 @@ def convert(source: str, to: str, output: Path, options: Options) -> Done:
         export_projector(parts.projector, to, output)
     sizes = " to ".join(str(size) for size in parts.projector.sizes)
     said = [*parts.notes, f"a projector of {parts.projector.kind}, {sizes}"]
-    return Done([seen, *said], f"init_projector: {output} in a stage of a recipe" if ours else f"use {output}")
+    return Done([seen, *said], f"init_projector: {output} in a stage of a recipe" if ours else None)
 
 
 def _require_use(found: Found, to: str, options: Options) -> None:
@@ -148,8 +149,8 @@ def _require_use(found: Found, to: str, options: Options) -> None:
             raise InputError(f"{option} has no effect here: {found.says}, and --to {to}. Next: leave it out.")
 
 
-def _next_of_model(output: Path, ours: bool) -> str:
-    return f"lorgnette evaluate {output} --task NAME" if ours else f"give {output} to its project"
+def _next_of_model(output: Path, ours: bool) -> str | None:
+    return f"lorgnette evaluate {output} --task NAME" if ours else None
 
 
 def _read_parts(found: Found, options: Options) -> Parts:
