@@ -212,6 +212,79 @@ def test_what_the_last_stage_lacks_is_said_before_the_first_one_trains(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_broken_row_of_the_last_stage_is_told_before_anything_is_built(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the mended recipe goes on in the same folder."""
+    row = {
+        "image": answers_picture(),
+        "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "y"}],
+    }
+    rows = [row] * 40
+    (tmp_path / "data.json").write_text(json.dumps([*rows, row | {"image": "/gone.png"}]))
+    source = "stages.1.data=[{path: data.json, format: llava, images: /}]"
+    words = ("run", recipe, "--output", "run", "--set", source)
+    assert lorgnette(monkeypatch, *words) == 2
+    assert "/gone.png" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "base").exists()
+    assert lorgnette(monkeypatch, *words, "--set", "max_bad_share=0.1", "--set", "stages.1.training.max_steps=2") == 0
+    shown = capsys.readouterr().out
+    assert "changed in the recipe since the last start:\n  stages.1.training.max_steps: 4 -> 2" in shown
+    last = read_json_lines(tmp_path / "run" / "provenance.jsonl")[-1]
+    assert last["recipe_changed"] == ["stages.1.training.max_steps: 4 -> 2", "max_bad_share: 0.01 -> 0.1"]
+    # what a log holds that nobody looks at while it is written
+    assert "finetune: step 2 of 2, loss " in shown
+    assert "before easy-vqa: exact_match 0." in shown
+    assert "after easy-vqa: exact_match 0." in shown
+
+
+def test_a_benchmark_with_an_image_that_is_gone_is_told_before_anything_is_built(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"image": image, "question": "?", "answer": "yes"} for image in (answers_picture(), "/gone.png")]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    task = "evaluation.tasks=[{name: vqa, path: test.json, images: /}]"
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "run", "--set", task) == 2
+    assert "/gone.png" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "base").exists()
+
+
+def test_test_questions_that_are_trained_on_are_told_in_time_and_in_the_result(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "stages.1.data=[{path: easy-vqa, format: easy-vqa, split: test, limit: 40}]"
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "run", "--set", source) == 0
+    shown = capsys.readouterr().out
+    warning = "40 of 60 questions stand in the training data too: how they are answered says nothing about new ones"
+    assert f"warning: easy-vqa: {warning}" in shown
+    assert shown.index(warning) < shown.index("stage pretrain")
+    for when, said in (("before", False), ("after", True)):
+        result = read_json(tmp_path / "run" / "evaluation" / when / "easy-vqa" / "result.json")
+        assert (warning in result["warnings"]) == said
+    assert "40 of 60 questions stand in the training data" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_task_is_added_to_a_finished_run(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: Path
+) -> None:
+    assert lorgnette(monkeypatch, "run", recipe, "--output", finished) == 0
+    shutil.copytree(finished, tmp_path / "run")
+    rows = [{"image": answers_picture(), "question": "Is it red?", "answer": "yes"}]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    tasks = "evaluation.tasks=[{name: easy-vqa, limit: 60}, {name: vqa, path: test.json, images: /}]"
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "run", "--set", tasks) == 0
+    assert [task["task"] for task in read_json(tmp_path / "run" / "comparison.json")["tasks"]] == ["easy-vqa", "vqa"]
+    for when in ("before", "after"):
+        assert answers(tmp_path / "run", when) == answers(finished, when)
+
+
+def test_what_is_trained_without_a_benchmark_can_be_measured_next(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lorgnette(monkeypatch, "train", recipe, "--output", "run", "--set", "evaluation=null") == 0
+    assert "Next: lorgnette evaluate run/merged --task NAME" in capsys.readouterr().out
+
+
 def test_a_folder_with_other_things_is_no_run_folder(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -418,6 +491,8 @@ def test_a_stage_starts_with_a_projector_from_outside(
         (["compare", "nothing", "nothing"], "nothing"),
         (["run", "small.yaml", "--set", "stages.0.training.max_steps=0"], "train nothing"),
         (["run", "small.yaml", "--set", "stages.0.training.eval_strategy=epoch"], "needs `validation:`"),
+        (["run", "small.yaml", "--set", "stages.0.training.report_to=wanbd"], "Did you mean 'wandb'"),
+        (["run", "small.yaml", "--set", "stages.0.training.report_to=[neptune]"], "pip install neptune"),
         (["run", "small.yaml", "--set", "stages.0.training.label_smoothing_factor=0.1"], "the plain one"),
         (["run", "small.yaml", "--set", "stages.0.data.0.weight=0.001"], "leaves none"),
         (["run", "small.yaml", "--set", "model.build.vision_feature_layer=-99"], "no features"),

@@ -6,7 +6,7 @@ absent, so calling it again does only what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,31 +20,23 @@ from lorgnette.comparison.folders import AFTER, BEFORE, run_sides
 from lorgnette.comparison.report import write_report
 from lorgnette.comparison.tables import print_tables, write_tables
 from lorgnette.comparison.training_record import read_training
-from lorgnette.data.templates import require_template
-from lorgnette.errors import InputError, RecipeError
+from lorgnette.errors import InputError
 from lorgnette.evaluation.evaluate import Settings, evaluate
 from lorgnette.evaluation.schema import RESULT
-from lorgnette.evaluation.tasks import find_task, read_documents
+from lorgnette.evaluation.tasks import find_task
+from lorgnette.kept_recipe import keep_recipe
 from lorgnette.locking import locked
-from lorgnette.models.assembly import located
-from lorgnette.models.conversion.huggingface import two_layers
-from lorgnette.models.conversion.projector import read_projector
 from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.learner import load_model, save_model
-from lorgnette.models.loading import DTYPES, load_config
+from lorgnette.models.loading import DTYPES
+from lorgnette.preflight import check, read_data, warn_of_leaks
 from lorgnette.processes import is_main, processes
-from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
-from lorgnette.recipe.sections import Recipe, Stage
-from lorgnette.recipe_model import built, outline_of, plan_of
-from lorgnette.run import RECORD, append_json_line, provenance, read_json_object, write_text
-from lorgnette.training.arguments import training_arguments
+from lorgnette.recipe.sections import Recipe, Stage, TaskSpec
+from lorgnette.recipe_model import built, plan_of
+from lorgnette.run import RECORD, append_json_line, provenance, read_json_object
 from lorgnette.training.hand_over import brings_projector, merged_model, needs_start, put_projector
-from lorgnette.training.samples import samples_of
-from lorgnette.training.stages import (
-    require_parts,
-    restore_stage,
-    run_stage,
-)
+from lorgnette.training.samples import StageData
+from lorgnette.training.stages import restore_stage, run_stage
 from lorgnette.training.trained import is_trained
 
 
@@ -58,83 +50,34 @@ def run_recipe(recipe: Recipe, output: Path, command: Sequence[str], console: Co
         RunError: if training or the merge fails.
     """
     with locked(output):
-        about, base = begin(recipe, output, command, console)
+        about, data = begin(recipe, output, command, console)
+        to_measure = recipe.stages and _unmeasured(recipe, output / "evaluation" / AFTER)
+        warnings = warn_of_leaks(recipe, console) if to_measure else {}
+        base = build_base(recipe, output, console)
         measure(recipe, base, output / "evaluation" / BEFORE, about, console, plan_of(recipe.model))
-        merged = train(recipe, output, console)
-        measure(recipe, merged, output / "evaluation" / AFTER, about, console)
+        merged = train(recipe, output, data, console)
+        measure(recipe, merged, output / "evaluation" / AFTER, about, console, warnings=warnings)
         return report(recipe, output, console)
 
 
-def begin(recipe: Recipe, output: Path, command: Sequence[str], console: Console) -> tuple[dict[str, Any], str]:
-    """Check a recipe, keep it in the run folder, and build its base: (this start's provenance, base)."""
+def begin(
+    recipe: Recipe, output: Path, command: Sequence[str], console: Console
+) -> tuple[dict[str, Any], dict[str, StageData]]:
+    """Check a recipe and all its data, and keep it in the run folder: (this start's provenance, data by stage)."""
     check(recipe)
     with processes().main_process_first():
-        keep_recipe(recipe, output)
-        about = record_start(recipe, output, command)
-        return about, build_base(recipe, output, console)
-
-
-def check(recipe: Recipe) -> None:
-    """Find what would fail later before anything costs time: names, files, parts, the first sample of every source.
-
-    Raises:
-        InputError: for the first thing that is wrong.
-    """
-    build = recipe.model.build
-    for name in (build.vision_tower, build.language_model) if build else (str(recipe.model.base),):
-        load_config(located(name))
-    outline = outline_of(recipe.model) if recipe.stages else None
-    for number, stage in enumerate(recipe.stages):
-        if outline is not None:
-            require_parts(stage, outline)
-        if recipe.model.quantization is not None and needs_start(recipe.stages[:number], stage):
-            raise RecipeError(
-                f"stages: {stage.name}: stands on a model that the stages before it changed, which would be quantized "
-                "anew. Next: leave model.quantization out, or train only the projector before it."
-            )
-        for template in (stage.chat_template, recipe.model.chat_template):
-            require_template(template)
-        for source in (*stage.data, *stage.validation):
-            next(samples_of(source), None)
-        training_arguments(stage, Path(stage.name), recipe.seed)
-        if stage.init_projector is not None:
-            two_layers(read_projector(Path(stage.init_projector)))
-    for spec in recipe.evaluation.tasks if recipe.evaluation else ():
-        read_documents(find_task(spec.name, spec.task_options()), spec.split, spec.limit)
-
-
-def keep_recipe(recipe: Recipe, output: Path) -> None:
-    """Write the resolved recipe into the run folder, or check that it is the one already there.
-
-    Raises:
-        InputError: if the folder holds a run of another recipe, or something else.
-    """
-    file = output / "recipe.yaml"
-    if not file.exists():
-        foreign = [path.name for path in output.iterdir() if path.name not in (".lock", "recipe.yaml.unfinished")]
-        if foreign:  # a `base` or `merged` among them would be taken for the run's own
-            raise InputError(
-                f"{output}: holds other things than a run ({', '.join(sorted(foreign)[:5])}). They are left as they "
-                "are. Next: choose another --output."
-            )
-        write_text(file, resolved_yaml(recipe))
-        return
-    # where the run lies is no part of what it does
-    changed = differences(read_recipe(file), recipe)
-    changed = [line for line in changed if not line.startswith("output:")]
+        changed = keep_recipe(recipe, output)
+        about = record_start(recipe, output, command, changed)
     if changed:
-        raise InputError(
-            f"{output}: holds a run of another recipe. It is left as it is. What differs:\n  "
-            + "\n  ".join(changed)
-            + "\nNext: choose another --output, or delete the folder."
-        )
+        console.print("changed in the recipe since the last start:", *changed, sep="\n  ", markup=False)
+    return about, read_data(recipe, output, console)
 
 
-def record_start(recipe: Recipe, output: Path, command: Sequence[str]) -> dict[str, Any]:
-    """Append this start to provenance.jsonl and return it."""
+def record_start(recipe: Recipe, output: Path, command: Sequence[str], changed: Sequence[str]) -> dict[str, Any]:
+    """Append this start to provenance.jsonl, with what it changed in the recipe, and return it."""
     about = provenance(command) | {"seed": recipe.seed, "processes": processes().num_processes}
     if is_main():
-        append_json_line(output / "provenance.jsonl", about)
+        append_json_line(output / "provenance.jsonl", about | ({"recipe_changed": changed} if changed else {}))
     return about
 
 
@@ -144,13 +87,11 @@ def build_base(recipe: Recipe, output: Path, console: Console) -> str:
         return recipe.model.base
     build, folder = recipe.model.build, output / "base"
     assert build is not None
-    if not folder.exists():
-        console.print(f"assembling {build.vision_tower} + {build.language_model}", markup=False)
-        save_model(
-            built(recipe.model, recipe.seed),
-            folder,
-            {"kind": "base", "build": build.model_dump(mode="json"), "seed": recipe.seed},
-        )
+    with processes().main_process_first():
+        if not folder.exists():
+            console.print(f"assembling {build.vision_tower} + {build.language_model}", markup=False)
+            record = {"kind": "base", "build": build.model_dump(mode="json"), "seed": recipe.seed}
+            save_model(built(recipe.model, recipe.seed), folder, record)
     return str(folder)
 
 
@@ -161,8 +102,12 @@ def measure(
     about: dict[str, Any],
     console: Console,
     plan: dict[str, Any] | None = None,
+    warnings: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Run every task of the recipe that has no result yet on a model, in 4 bits if there is a plan for them.
+
+    Args:
+        warnings: by task, what must be known before its scores are believed.
 
     Raises:
         InputError: if a result that is there was measured on another model.
@@ -170,12 +115,10 @@ def measure(
     if recipe.evaluation is None:
         return
     named = {"path": model, "fingerprint": fingerprint(model), "dtype": recipe.model.dtype, "quantization": plan}
-    missing = []
+    missing = _unmeasured(recipe, folder)
     for task in recipe.evaluation.tasks:
         result = folder / task.name / RESULT
-        if not result.exists():
-            missing.append(task)
-        elif _measured_on(result) != named["fingerprint"]:
+        if result.exists() and _measured_on(result) != named["fingerprint"]:
             raise InputError(
                 f"{result}: was measured on another model than {model} is now. It is left as it is. Next: delete "
                 f"{folder}, or choose another --output."
@@ -185,7 +128,7 @@ def measure(
     learner = load_model(model, DTYPES[recipe.model.dtype], recipe.model.chat_template, plan)
     for spec in missing:
         settings = Settings(spec.split, spec.limit, spec.max_new_tokens, spec.prompt, recipe.evaluation.batch_size)
-        evaluate(
+        measured = evaluate(
             learner,
             find_task(spec.name, spec.task_options()),
             folder / spec.name,
@@ -194,7 +137,15 @@ def measure(
             versions=about["versions"],
             console=console,
             label=f"{folder.name} {spec.name}",
+            warnings=(warnings or {}).get(spec.name, ()),
         )
+        console.print(f"{folder.name} {spec.name}: {measured['metric']} {measured['score']:.3f}", markup=False)
+
+
+def _unmeasured(recipe: Recipe, folder: Path) -> list[TaskSpec]:
+    """Return the tasks that have no result in a folder yet."""
+    tasks = recipe.evaluation.tasks if recipe.evaluation else ()
+    return [task for task in tasks if not (folder / task.name / RESULT).exists()]
 
 
 def _measured_on(result: Path) -> object:
@@ -203,8 +154,11 @@ def _measured_on(result: Path) -> object:
     return model.get("fingerprint") if isinstance(model, dict) else None
 
 
-def train(recipe: Recipe, output: Path, console: Console) -> str:
+def train(recipe: Recipe, output: Path, data: dict[str, StageData], console: Console) -> str:
     """Run the stages that have not ended, one after another, and merge the last one's result into `merged/`.
+
+    Args:
+        data: of these stages; each is let go when its stage has ended.
 
     Raises:
         InputError: if `merged/` holds something else, or a model that a stage stood on has changed.
@@ -240,9 +194,9 @@ def train(recipe: Recipe, output: Path, console: Console) -> str:
             learner = run_stage(
                 stage,
                 learner,
+                data.pop(stage.name),
                 place,
                 seed=recipe.seed,
-                max_bad_share=recipe.max_bad_share,
                 metrics=output / "metrics.jsonl",
                 console=console,
                 keep_projector=keep_projector,

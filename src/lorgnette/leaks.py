@@ -5,17 +5,19 @@ The same keys as in `lorgnette data check`: images by the hash of their bytes, q
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from rich.progress import Progress
 
 from lorgnette.data.identity import question_keys
 from lorgnette.data.reading_ahead import read_ahead
+from lorgnette.data.rules import Usable, judge_document
 from lorgnette.data.sample import Sample
+from lorgnette.errors import DataError
 from lorgnette.images.store import ImageStore, cores, image_store
 from lorgnette.progress import counted
-from lorgnette.recipe.sections import Recipe, Stage
+from lorgnette.recipe.sections import Recipe, Stage, TaskSpec
 from lorgnette.recipe_data import documents_of
 from lorgnette.training.samples import FEW_IMAGES, samples_of
 
@@ -55,11 +57,11 @@ def find_leaks(recipe: Recipe, progress: Progress) -> dict[str, Leak]:
     """Look for every benchmark's questions and images in what the stages train on: name of the task -> leak.
 
     Raises:
-        DataError: if a source or a benchmark cannot be read.
+        DataError: if a source or a benchmark cannot be read, or an image of a benchmark cannot be opened.
     """
     tasks = recipe.evaluation.tasks if recipe.evaluation else ()
     with image_store(cores(), alone=FEW_IMAGES) as store:
-        asked = {task.name: _keys(documents_of(task), store) for task in tasks}
+        asked = {task.name: _asked(task, store, progress) for task in tasks}
         questions, images = _trained_on(recipe.stages, asked.values(), store, progress)
     return {name: _leak(documents, questions, images) for name, documents in asked.items()}
 
@@ -68,8 +70,14 @@ _Keys = tuple[list[bytes], list[str]]
 """Of one sample: its questions, and the hashes of its images."""
 
 
-def _keys(samples: Iterator[Sample], store: ImageStore) -> list[_Keys]:
-    return [_keys_of(sample, store) for sample in samples]
+def _asked(task: TaskSpec, store: ImageStore, progress: Progress) -> list[_Keys]:
+    keys = []
+    for document in counted(progress, read_ahead(documents_of(task), store), f"opening the images of {task.name}"):
+        verdict = judge_document(document, store.require_image)
+        if not isinstance(verdict, Usable):
+            raise DataError(f"{verdict} Every document of a benchmark is asked. Next: mend it.")
+        keys.append(_keys_of(verdict.sample, store))
+    return keys
 
 
 def _keys_of(sample: Sample, store: ImageStore) -> _Keys:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -19,9 +19,24 @@ BAR_AND_NUMBERS = 30
 """Columns of a terminal that a short bar, a count and a time need."""
 
 
+class _Bars(Progress):
+    """Progress bars, which tell every tenth in a line of its own where the output is no terminal."""
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Go on by some steps."""
+        super().advance(task_id, advance)
+        if not self.disable:
+            return
+        task = next(task for task in self.tasks if task.id == task_id)
+        before = task.completed - advance
+        if task.total and before * 10 // task.total < task.completed * 10 // task.total < 10:
+            said = f"{task.description}: {task.completed:,.0f} of {task.total:,.0f}"
+            self.console.print(said, markup=False, soft_wrap=True)
+
+
 def progress_bar(console: Console) -> Progress:
-    """Return a progress bar that shows nothing where the output is no terminal."""
-    return Progress(
+    """Return a progress bar; where the output is no terminal, it tells every tenth of what has an end."""
+    return _Bars(
         _About(console),
         BarColumn(),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),

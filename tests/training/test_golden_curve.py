@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 from transformers import set_seed
 
 from lorgnette.models.loading import Llava
 from lorgnette.recipe.sections import Stage
 from lorgnette.run import read_json_lines
+from lorgnette.training.samples import render_stage
 from lorgnette.training.stages import run_stage
 
 GOLDEN = [6.34713, 6.51328, 5.48758, 5.72636, 5.134, 5.04989, 4.85183, 4.72641, 4.53148, 4.79116]
@@ -24,9 +26,9 @@ def test_ten_steps_give_the_golden_losses(llava: Llava, stage_of: Callable[..., 
     run_stage(
         stage,
         llava,
+        render_stage(stage, llava, 7, 0.0, Progress(disable=True)),
         tmp_path / "finetune",
         seed=7,
-        max_bad_share=0.0,
         metrics=tmp_path / "metrics.jsonl",
         console=Console(file=io.StringIO()),
     )

@@ -25,11 +25,13 @@ import os, signal, sys, json
 from pathlib import Path
 import torch
 from rich.console import Console
+from rich.progress import Progress
 from transformers import set_seed
 from lorgnette.models import llava
 from lorgnette.models.loading import load_llava
 from lorgnette.recipe.sections import Stage
 from lorgnette.training import stages, trained, trainer
+from lorgnette.training.samples import render_stage
 
 base, folder, kill, stage = sys.argv[1:5]
 
@@ -61,9 +63,10 @@ elif kill == "within the result":
 
 torch.set_num_threads(1)
 set_seed(7)
+stage, model = Stage(**json.loads(stage)), load_llava(base)
+data = render_stage(stage, model, 7, 0.0, Progress(disable=True))
 stages.run_stage(
-    Stage(**json.loads(stage)), load_llava(base), Path(folder) / "finetune", seed=7, max_bad_share=0.0,
-    metrics=Path(folder) / "metrics.jsonl", console=Console(),
+    stage, model, data, Path(folder) / "finetune", seed=7, metrics=Path(folder) / "metrics.jsonl", console=Console(),
 )
 """
 

@@ -20,6 +20,7 @@ from lorgnette.models.loading import Llava
 from lorgnette.recipe.sections import Stage
 from lorgnette.run import read_json, read_json_lines
 from lorgnette.training import stages
+from lorgnette.training.samples import render_sources, render_stage
 from lorgnette.training.stages import modes_of, prepare, rates_of, run_stage, training_arguments
 from lorgnette.training.trainer import RowTrainer
 
@@ -31,9 +32,9 @@ def train(stage: Stage, llava: Llava, folder: Path, **more) -> tuple[Llava, str]
     trained = run_stage(
         stage,
         llava,
+        render_stage(stage, llava, 7, more.pop("max_bad_share", 0.0), Progress(disable=True)),
         folder / stage.name,
         seed=7,
-        max_bad_share=more.pop("max_bad_share", 0.0),
         metrics=folder / "metrics.jsonl",
         console=Console(file=out, width=120),
     )
@@ -41,7 +42,7 @@ def train(stage: Stage, llava: Llava, folder: Path, **more) -> tuple[Llava, str]
 
 
 def trainer_of(stage: Stage, llava: Llava, folder: Path, callbacks=()) -> RowTrainer:
-    rendered, _ = stages.render_sources(stage, stage.data, llava, 7, 0.0, Progress(disable=True))
+    rendered, _ = render_sources(stage, stage.data, llava, 7, 0.0, Progress(disable=True))
     args = training_arguments(stage, folder, 7)
     prepared = prepare(stage, llava)
     collator = RowCollator(llava.processor.image_processor, llava.core.config.image_token_id, stage.share_images)
@@ -178,9 +179,10 @@ def test_a_stage_that_fails_gives_the_cursor_back(llava: Llava, stage_of: StageO
         llava.core.model.multi_modal_projector.linear_1.weight.fill_(float("nan"))
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True)
-    about = {"seed": 7, "max_bad_share": 0.0, "metrics": tmp_path / "metrics.jsonl", "console": console}
+    data = render_stage(stage_of(), llava, 7, 0.0, Progress(disable=True))
+    about = {"seed": 7, "metrics": tmp_path / "metrics.jsonl", "console": console}
     with pytest.raises(NonFiniteLoss):
-        run_stage(stage_of(), llava, tmp_path / "finetune", **about)
+        run_stage(stage_of(), llava, data, tmp_path / "finetune", **about)
     hidden, shown = "\x1b[?25l", "\x1b[?25h"
     assert out.getvalue().rfind(shown) > out.getvalue().rfind(hidden) > 0
 
@@ -196,7 +198,7 @@ def test_validation_loss_is_the_mean_over_tokens(
     )
     trained, _ = train(stage, llava, tmp_path)
     logged = [row["eval_loss"] for row in read_json_lines(tmp_path / "metrics.jsonl") if "eval_loss" in row]
-    rendered, _ = stages.render_sources(stage, stage.validation, llava, 7, 0.0, Progress(disable=True))
+    rendered, _ = render_sources(stage, stage.validation, llava, 7, 0.0, Progress(disable=True))
     from lorgnette.models.forward import row_logits
 
     row = RowCollator(llava.processor.image_processor, llava.core.config.image_token_id)(rendered)["row"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from importlib import resources
 from pathlib import Path
@@ -42,9 +43,11 @@ def train(recipe: RecipeFile, overrides: Overrides = None, output: Output = None
 
     read, folder = _read(recipe, overrides, output)
     with locked(folder):
-        experiment.begin(read, folder, sys.argv, console)
-        merged = experiment.train(read, folder, console)
-    say(f"\nThe model is in {merged}\nNext: lorgnette run {recipe} --output {folder}      (to measure it)")
+        _, data = experiment.begin(read, folder, sys.argv, console)
+        experiment.build_base(read, folder, console)
+        merged = experiment.train(read, folder, data, console)
+    words = ["run", str(recipe), "--output", str(folder)] if read.evaluation else ["evaluate", merged, "--task", "NAME"]
+    say(f"\nThe model is in {merged}\nNext: lorgnette {shlex.join(words)}      (to measure it)")
 
 
 def _read(recipe: Path, overrides: list[str] | None, output: Path | None) -> tuple[Recipe, Path]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from lorgnette.errors import RecipeError
+from lorgnette.errors import RecipeError, nearest
 from lorgnette.recipe.sections import Stage
 from lorgnette.training.trainer import RowTrainer
 
@@ -56,3 +59,24 @@ def training_arguments(stage: Stage, folder: Path, seed: int) -> TrainingArgumen
         if holds:
             raise RecipeError(f"stages: {stage.name}: training: {reason}.")
     return made
+
+
+def require_reports(stage: str, report_to: Sequence[str]) -> None:
+    """Check that what a stage reports to is known and installed, as the trainer does when the model is loaded.
+
+    Raises:
+        RecipeError: naming what is not.
+    """
+    installed = get_available_reporting_integrations()
+    for name in report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = sorted(INTEGRATION_TO_CALLBACK)
+            raise RecipeError(
+                f"stages: {stage}: training.report_to: '{name}' is unknown. Allowed: none, all, {', '.join(known)}."
+                f"{nearest(name, known)}"
+            )
+        if name not in installed:
+            raise RecipeError(
+                f"stages: {stage}: training.report_to: {name} is not installed. Next: install its library (pip "
+                f"install {name}), or leave report_to out."
+            )

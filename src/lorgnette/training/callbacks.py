@@ -16,9 +16,10 @@ LOGGED = ("loss", "eval_loss", "learning_rate", "grad_norm", "epoch")
 
 
 class ProgressBar(TrainerCallback):  # type: ignore[misc]
-    """Show the steps of a stage and its last loss."""
+    """Show the steps of a stage and its last loss: a bar, and a line a log where the output is no terminal."""
 
     def __init__(self, stage: str, console: Console) -> None:
+        self.console = console
         self.progress = progress_bar(console)
         self.stage = stage
         self.task = self.progress.add_task(stage)
@@ -33,9 +34,13 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
         self.progress.update(self.task, completed=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Show the loss beside the bar."""
-        if logs and "loss" in logs:
-            self.progress.update(self.task, description=f"{self.stage}  loss {float(logs['loss']):.3f}")
+        """Show the losses."""
+        losses = [f"{name} {float(logs[name]):.3f}" for name in ("loss", "eval_loss") if logs and name in logs]
+        if "loss" in (logs or {}):
+            self.progress.update(self.task, description=f"{self.stage}  {losses[0]}")
+        if losses and not self.console.is_terminal:
+            said = ", ".join([f"{self.stage}: step {state.global_step:,} of {state.max_steps:,}", *losses])
+            self.console.print(said, markup=False, soft_wrap=True)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Leave the finished bar on the screen."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.progress import Progress
 
@@ -24,6 +25,29 @@ from lorgnette.recipe.sections import Source, Stage
 
 FEW_IMAGES = 256
 """So many new images are opened before other processes are started to help."""
+
+
+@dataclass(frozen=True)
+class StageData:
+    """What a stage learns from and is validated on, and what became of the rows of both."""
+
+    train: RenderedDataset
+    judged: Judged
+    validation: RenderedDataset
+    validation_judged: Judged
+
+
+def render_stage(stage: Stage, learner: Learner, seed: int, max_bad_share: float, progress: Progress) -> StageData:
+    """Render all data of a stage.
+
+    Args:
+        learner: the model of the stage; its outline renders the same.
+
+    Raises:
+        DataError: if a source cannot be read, or too many of its samples cannot be used.
+    """
+    train, judged = render_sources(stage, stage.data, learner, seed, max_bad_share, progress)
+    return StageData(train, judged, *render_sources(stage, stage.validation, learner, seed, max_bad_share, progress))
 
 
 def render_sources(

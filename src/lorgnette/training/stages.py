@@ -31,12 +31,12 @@ from lorgnette.models.trainable import (
     parts_table,
 )
 from lorgnette.processes import is_main, processes
-from lorgnette.progress import print_table, progress_bar
+from lorgnette.progress import print_table
 from lorgnette.recipe.sections import Stage
 from lorgnette.run import last_whole_checkpoint, read_json_object, read_record, write_json
 from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
-from lorgnette.training.samples import render_sources
+from lorgnette.training.samples import StageData
 from lorgnette.training.trained import TRAINED_FOLDER, keep_trained
 from lorgnette.training.trainer import RowTrainer, steps_of
 
@@ -44,10 +44,10 @@ from lorgnette.training.trainer import RowTrainer, steps_of
 def run_stage(
     stage: Stage,
     learner: Learner,
+    data: StageData,
     folder: Path,
     *,
     seed: int,
-    max_bad_share: float,
     metrics: Path,
     console: Console,
     keep_projector: bool = False,
@@ -56,20 +56,17 @@ def run_stage(
 
     Args:
         learner: the model that the stage starts from; it is changed in place.
+        data: of the stage, rendered with this model or its outline.
         folder: of the stage; checkpoints, `stage.json` and the result go there.
         metrics: the run's metrics.jsonl.
         keep_projector: as in `prepare`.
 
     Raises:
-        DataError: if the data cannot be used.
+        InputError: if there are checkpoints of other data or another model.
         NonFiniteLoss, GradientError: if training fails; the last whole checkpoint stays.
     """
-    # what it opens and renders, the others find in the cache
-    with processes().main_process_first(), progress_bar(console) as progress:
-        train, judged = render_sources(stage, stage.data, learner, seed, max_bad_share, progress)
-        validation, validation_judged = render_sources(stage, stage.validation, learner, seed, max_bad_share, progress)
     made_from = {
-        "data": train.content_hash(),
+        "data": data.train.content_hash(),
         "base": fingerprint(learner.source),
         "number of processes": str(processes().num_processes),  # they make the batches and their random numbers
         "init_projector": fingerprint(stage.init_projector) if stage.init_projector else "none",
@@ -77,16 +74,16 @@ def run_stage(
     checkpoint = checkpoint_to_go_on_from(folder, made_from)
     prepared = prepare(stage, learner, keep_projector=keep_projector)
     args = training_arguments(stage, folder, seed)
-    steps = steps_of(args, len(train))
+    steps = steps_of(args, len(data.train))
     modes, rates = modes_of(stage, prepared), rates_of(stage, args.learning_rate)
     parts = parts_table(prepared.module, modes, rates)
-    show(stage.name, prepared, parts, judged, steps, console)
+    show(stage.name, prepared, parts, data.judged, steps, console)
     about = {
         "stage": stage.name,
         "made_from": made_from,
         "parts": [part.row() for part in parts],
-        "data": judged.summary(),
-        "validation": validation_judged.summary() if stage.validation else None,
+        "data": data.judged.summary(),
+        "validation": data.validation_judged.summary() if stage.validation else None,
     }
     if is_main():
         write_json(folder / "stage.json", about)
@@ -94,8 +91,8 @@ def run_stage(
     trainer = RowTrainer(
         prepared,
         args,
-        train,
-        validation or None,
+        data.train,
+        data.validation or None,
         learner.collator(stage.share_images),
         modes,
         rates,
