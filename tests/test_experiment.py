@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -285,6 +286,23 @@ def test_what_is_trained_without_a_benchmark_can_be_measured_next(
     assert "Next: lorgnette evaluate run/merged --task NAME" in capsys.readouterr().out
 
 
+def test_the_kept_recipe_goes_on_in_its_own_folder(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what --set changed, and with another batch size where some answers are there already."""
+    assert lorgnette(monkeypatch, "train", recipe, "--output", "my run", "--set", "seed=4") == 0
+    following = capsys.readouterr().out.rpartition("Next: lorgnette ")[2].partition("   ")[0]
+    assert following == "run 'my run/recipe.yaml'"
+    with monkeypatch.context() as patch:
+        patch.setattr(sharing, "append_json_line", stopping(sharing.append_json_line, 40))
+        assert lorgnette(patch, *shlex.split(following)) == 130
+    assert lorgnette(monkeypatch, *shlex.split(following), "--set", "evaluation.batch_size=7") == 0
+    assert (tmp_path / "my run" / "report.html").exists()
+    assert not (tmp_path / "runs").exists()
+    result = read_json(tmp_path / "my run" / "evaluation" / "before" / "easy-vqa" / "result.json")
+    assert result["batch_size"] == 7
+
+
 def test_a_folder_with_other_things_is_no_run_folder(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -492,6 +510,8 @@ def test_a_stage_starts_with_a_projector_from_outside(
         (["run", "small.yaml", "--set", "stages.0.training.max_steps=0"], "train nothing"),
         (["run", "small.yaml", "--set", "stages.0.training.eval_strategy=epoch"], "needs `validation:`"),
         (["run", "small.yaml", "--set", "stages.0.training.report_to=wanbd"], "Did you mean 'wandb'"),
+        (["run", "small.yaml", "--set", "stages.0.training.report_to=null"], "training.report_to: 'None' is unknown"),
+        (["run", "small.yaml", "--set", "evaluation.tasks=[easy-vqa, 'twin:Mine']"], "both call themselves 'easy-vqa'"),
         (["run", "small.yaml", "--set", "stages.0.training.report_to=[neptune]"], "pip install neptune"),
         (["run", "small.yaml", "--set", "stages.0.training.label_smoothing_factor=0.1"], "the plain one"),
         (["run", "small.yaml", "--set", "stages.0.data.0.weight=0.001"], "leaves none"),
@@ -502,6 +522,8 @@ def test_wrong_input_is_explained_with_exit_code_2(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], says: str
 ) -> None:
     Path("empty.yaml").write_text("")
+    Path("twin.py").write_text("from lorgnette.evaluation.tasks.easy_vqa import EasyVQA\nclass Mine(EasyVQA): pass\n")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
     assert lorgnette(monkeypatch, *words) == 2
     captured = capsys.readouterr()
     assert says in " ".join(captured.err.split())

@@ -11,7 +11,7 @@ from lorgnette.errors import InputError
 from lorgnette.kept_recipe import keep_recipe
 from lorgnette.recipe.reading import read_recipe
 from lorgnette.recipe.sections import Recipe
-from lorgnette.run import write_json
+from lorgnette.run import read_json_lines, write_json, write_json_lines
 
 
 def stage(name: str, rate: float = 1e-3) -> dict[str, Any]:
@@ -37,11 +37,11 @@ def make(output: Path, *made: str) -> None:
         if place.name == "whole.json":
             write_json(place, {})
         else:
-            place.write_text("")
+            place.write_text("{}\n")
 
 
 STARTED = "stages/one/checkpoint-5/whole.json"
-ASKED = "evaluation/before/easy-vqa/settings.json"
+ASKED = "evaluation/before/easy-vqa/predictions.jsonl"
 OTHER_TASK = {"tasks": [task("easy-vqa"), task("vqa", path="b.json"), task("captions", path="c.json")]}
 
 
@@ -54,6 +54,8 @@ OTHER_TASK = {"tasks": [task("easy-vqa"), task("vqa", path="b.json"), task("capt
         ((STARTED,), {"stages": [stage("one"), stage("two"), stage("three")]}, "stages.2"),
         ((STARTED,), {"max_bad_share": 0.5, "output": "x"}, "max_bad_share: 0.01 -> 0.5"),
         ((STARTED,), {"evaluation": None}, "evaluation"),
+        (("evaluation/before/easy-vqa/settings.json",), {"evaluation": {"tasks": ["vqa"]}}, "evaluation.tasks.0.name"),
+        ((ASKED,), {"evaluation": {"tasks": [task("easy-vqa")], "batch_size": 8}}, "batch_size: 256 -> 8"),
         ((STARTED, "merged/config.json", ASKED), {"evaluation": OTHER_TASK}, "evaluation.tasks.1.path: 'a.json'"),
         (("stages/two/stage.json",), {"stages": [stage("two", 1e-2)]}, "stages.0"),
         (("stages/one/checkpoint-5/optimizer.pt",), {"seed": 1}, "seed: 42 -> 1"),
@@ -83,12 +85,7 @@ def test_what_nothing_was_made_by_may_change(
         (("merged/config.json",), {"stages": [stage("one"), stage("two"), stage("three")]}, "stages.2", "seed"),
         ((ASKED,), {"evaluation": {"tasks": [task("easy-vqa", limit=5)]}}, "evaluation.tasks.0.limit", "tasks.1"),
         ((ASKED,), {"evaluation": {"tasks": [task("captions", path="c")]}}, "evaluation.tasks.1.name", "tasks.0"),
-        (
-            (ASKED,),
-            {"evaluation": {"tasks": ["easy-vqa"], "batch_size": 8}},
-            "evaluation.batch_size: 256 -> 8",
-            "tasks",
-        ),
+        (("evaluation/after/vqa/result.json",), {"stages": [stage("one")]}, "stages.1.name", "tasks"),
         (("evaluation/after/vqa/result.json",), {"evaluation": None}, "evaluation.tasks.0.name: 'vqa'", "easy"),
     ],
 )
@@ -102,3 +99,11 @@ def test_what_was_used_is_held_fast_and_named(
     assert says in str(refused.value)
     assert not_said not in str(refused.value)
     assert read_recipe(tmp_path / "recipe.yaml") == recipe()
+
+
+def test_losses_of_a_stage_that_is_no_more_are_forgotten(tmp_path: Path) -> None:
+    keep_recipe(recipe(), tmp_path)
+    rows = [{"stage": name, "step": 1, "loss": 1.0} for name in ("one", "two")]
+    write_json_lines(tmp_path / "metrics.jsonl", rows)
+    keep_recipe(recipe(stages=[stage("one"), stage("three")]), tmp_path)
+    assert read_json_lines(tmp_path / "metrics.jsonl") == rows[:1]

@@ -57,5 +57,6 @@ def test_what_was_found_is_said() -> None:
     assert Leak(5, 0, 0).warnings == []
     assert [line.split(":")[0] for line in Leak(5_000, 2_000, 1).warnings] == [
         "2,000 of 5,000 questions stand in the training data too",
-        "1 of 5,000 questions are about an image that is in the training data too, with other questions",
+        "1 of 5,000 questions are about an image that is in the training data too, where other things "
+        "are asked, or the same in other words",
     ]

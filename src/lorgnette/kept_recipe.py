@@ -6,11 +6,10 @@ from pathlib import Path
 
 from lorgnette.comparison.folders import AFTER, BEFORE
 from lorgnette.errors import InputError
-from lorgnette.evaluation.evaluate import SETTINGS
-from lorgnette.evaluation.schema import RESULT
+from lorgnette.evaluation.evaluate import has_answers
 from lorgnette.recipe.reading import differences, read_recipe, resolved_yaml
 from lorgnette.recipe.sections import Evaluation, Recipe, Stage
-from lorgnette.run import is_whole, write_text
+from lorgnette.run import is_whole, read_json_lines, write_json_lines, write_text
 from lorgnette.training.trained import is_trained
 
 RECIPE = "recipe.yaml"
@@ -46,17 +45,26 @@ def keep_recipe(recipe: Recipe, output: Path) -> list[str]:
     changed = differences(before, recipe)
     if changed:
         write_text(file, resolved_yaml(recipe))
+        _forget_losses(recipe, output / "metrics.jsonl")
     return changed
+
+
+def _forget_losses(recipe: Recipe, metrics: Path) -> None:
+    """Drop from metrics.jsonl what belongs to stages that the recipe no longer has."""
+    rows = read_json_lines(metrics)
+    kept = [row for row in rows if row.get("stage") in {stage.name for stage in recipe.stages}]
+    if len(kept) < len(rows):
+        write_json_lines(metrics, kept)
 
 
 def _changed_where_free(before: Recipe, after: Recipe, output: Path) -> Recipe:
     """Return the recipe before, with everything of the one after by which nothing was made yet."""
-    asked = _asked(before, output)
+    asked = _asked(before, output, BEFORE, AFTER)
     begun = max((number for number, s in enumerate(before.stages, start=1) if _is_begun(s, output)), default=0)
     if not asked and not begun and not any((output / made).exists() for made in ("base", "merged")):
         return after
     stages = before.stages
-    if not (output / "merged").exists():
+    if not (output / "merged").exists() and not _asked(before, output, AFTER):
         stages = (*before.stages[:begun], *after.stages[begun:])
     return before.model_copy(
         update={
@@ -73,14 +81,13 @@ def _is_begun(stage: Stage, output: Path) -> bool:
     return is_trained(folder) or (folder / "start").exists() or any(map(is_whole, folder.glob("checkpoint-*")))
 
 
-def _asked(recipe: Recipe, output: Path) -> set[str]:
-    """Return the tasks of a recipe that have answers, before or after."""
+def _asked(recipe: Recipe, output: Path, *sides: str) -> set[str]:
+    """Return the tasks of a recipe that have answers."""
     return {
         task.name
         for task in (recipe.evaluation.tasks if recipe.evaluation else ())
-        for side in (BEFORE, AFTER)
-        for made in (SETTINGS, RESULT)
-        if (output / "evaluation" / side / task.name / made).exists()
+        for side in sides
+        if has_answers(output / "evaluation" / side / task.name)
     }
 
 
@@ -91,4 +98,5 @@ def _evaluation(before: Evaluation | None, after: Evaluation | None, asked: set[
     fixed = {task.name: task for task in before.tasks if task.name in asked}
     new = after.tasks if after else ()
     lost = [task for name, task in fixed.items() if name not in {task.name for task in new}]
-    return before.model_copy(update={"tasks": (*(fixed.get(task.name, task) for task in new), *lost)})
+    tasks = (*(fixed.get(task.name, task) for task in new), *lost)
+    return (after or before).model_copy(update={"tasks": tasks})

@@ -28,7 +28,7 @@ class Leak:
 
     Attributes:
         questions: how many questions it has.
-        asked: how many of them are asked there about the same image (without an image: and answered so too).
+        asked: how many of them are asked there in the same words about the same image (without one: and answered so).
         shown: how many others are about an image that is shown there.
     """
 
@@ -48,13 +48,15 @@ class Leak:
         if self.shown:
             said.append(
                 f"{self.shown:,} of {self.questions:,} questions are about an image that is in the training data too, "
-                "with other questions"
+                "where other things are asked, or the same in other words"
             )
         return said
 
 
 def find_leaks(recipe: Recipe, progress: Progress) -> dict[str, Leak]:
-    """Look for every benchmark's questions and images in what the stages train on: name of the task -> leak.
+    """Look for every benchmark's questions and images in the sources of the stages: name of the task -> leak.
+
+    Rows of a source that a weight below 1 or a limit on length leaves out count too: they are the same set.
 
     Raises:
         DataError: if a source or a benchmark cannot be read, or an image of a benchmark cannot be opened.

@@ -50,8 +50,16 @@ def check(recipe: Recipe) -> None:
         require_reports(stage.name, training_arguments(stage, Path(stage.name), recipe.seed).report_to)
         if stage.init_projector is not None:
             two_layers(read_projector(Path(stage.init_projector)))
+    names: dict[str, str] = {}
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
-        read_documents(find_task(spec.name, spec.task_options()), spec.split, spec.limit)
+        task = find_task(spec.name, spec.task_options())
+        if task.name in names:
+            raise RecipeError(
+                f"evaluation.tasks: {names[task.name]} and {spec.name} both call themselves '{task.name}', so that "
+                "their results could not be told apart. Next: give your own task another `name`."
+            )
+        names[task.name] = spec.name
+        read_documents(task, spec.split, spec.limit)
 
 
 def read_data(recipe: Recipe, output: Path, console: Console) -> dict[str, StageData]:

@@ -9,13 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from typer.testing import CliRunner
 
 import wild_images as wild
 from lorgnette.cli import app
+from lorgnette.data.readers.source import SourceSpec
+from lorgnette.data.used_source import recipe_entry, used_source, words_of
 from lorgnette.errors import InputError
+from lorgnette.recipe.yaml_text import parse_yaml
 from wild_rows import make_wild_rows, row, write_rows
 
 STARTER = "starter:language-model"
@@ -28,7 +32,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def call(*words: str | Path) -> tuple[str, BaseException | None]:
-    done = CliRunner().invoke(app, ["data", *map(str, words)], catch_exceptions=True)
+    typed = ["data", *map(str, words)]
+    with patch.object(sys, "argv", ["lorgnette", *typed]):
+        done = CliRunner().invoke(app, typed, catch_exceptions=True)
     return done.output, done.exception
 
 
@@ -206,7 +212,10 @@ def test_a_refused_file_is_fixed_as_the_message_says(tmp_path: Path) -> None:
     for command in (("check", *words), ("split", file, "out", *words[1:])):
         output, error = call(*command)
         assert isinstance(error, InputError), output
-        said = f"lorgnette data check '{file}' --format llava --images {tmp_path / 'd'} --fix fixed"
+        options = "--format llava " if command[0] == "split" else ""
+        said = f"lorgnette data check '{file}' {options}--images {tmp_path / 'd'} --fix fixed"
+        if command[0] == "check":  # as it was typed, with all options
+            said = f"lorgnette data check --fix fixed '{file}' --images {tmp_path / 'd'} --workers 1"
         assert said in str(error)
         assert str(error).count("Next:") == 1
     suggested = shlex.split(said)[2:]
@@ -254,13 +263,36 @@ stages:
     )
     _, error = call("check", "r.yaml", "--workers", "1")
     assert str(error).endswith(
-        "Next: lorgnette data check r.yaml --fix fixed writes the usable rows; or raise max_bad_share."
+        "Next: lorgnette data check --fix fixed r.yaml --workers 1 writes the usable rows; or raise max_bad_share."
     )
-    output, error = call("check", "r.yaml", "--fix", "fixed", "--workers", "1")
+    output, error = call("check", "r.yaml", "--fix", "fixed", "--workers", "1", "--set", "seed=7")
     assert error is None, output
     following = output.rpartition("Next: ")[2]
     assert f"{{path: fixed/dirty.json, format: llava, images: {tmp_path / 'd'}}} in place of {file}" in following
-    assert following.endswith("and then: lorgnette run r.yaml\n")
+    assert following.endswith("and then: lorgnette run r.yaml --set seed=7\n")
+
+
+def test_a_fixed_file_without_a_row_is_nothing_to_train_on(tmp_path: Path) -> None:
+    """All of it is held out: the file as it was must not be recommended."""
+    file = good_rows(tmp_path / "d", 3)
+    words = ("check", file, "--images", tmp_path / "d", "--held-out", file, "--workers", "1", "--fix", "fixed")
+    output, error = call(*words)
+    assert isinstance(error, InputError), output
+    assert "no row is left to be used" in str(error)
+    assert "train on it" not in output
+
+
+@pytest.mark.parametrize(
+    "value", ["123", "1e3", "true", "null", "@x", "a: b", "", " y", "#c", "+1", "0x1F", "имя.json"]
+)
+def test_what_is_suggested_reads_back(value: str) -> None:
+    spec = SourceSpec(value, None, None, {"column": value})
+    source = used_source("data", "train", spec, "llava", None, None)
+    (entry,) = parse_yaml(f"[{recipe_entry(source)}]").data
+    assert entry.get("path", "") == value
+    assert entry["options"] == {"column": value}
+    assert words_of(source)[-2] == "--option"
+    assert parse_yaml(words_of(source)[-1].partition("=")[2]).data == value
 
 
 def test_an_unknown_role_is_told_with_the_option_that_knows_it(tmp_path: Path) -> None:

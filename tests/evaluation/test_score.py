@@ -319,6 +319,7 @@ def test_the_result_name_of_a_place_above(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path / "runs" / "b")
     assert result_name("../a/merged") == "a-merged"
     assert result_name(".") == "b"
+    assert result_name("~nobody-of-this-name/x") == "~nobody-of-this-name-x"
 
 
 @pytest.mark.parametrize("row", ['{"id": 1, "answer": "да"}', '{"id": "1", "answer": "да"}'])
@@ -328,3 +329,21 @@ def test_one_line_is_json_lines_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     Path("mine.jsonl").write_text(f"{row}\n")
     assert score(monkeypatch, "mine.jsonl", "--task", "gqa-ru", "--references", "test.json") == 0
     assert read_json(Path("results/mine.jsonl/gqa-ru/result.json"))["score"] == 1.0
+
+
+def test_an_id_twice_and_what_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("test.json").write_text(json.dumps({"1": "да", "2": "нет"}))
+    words = ("mine.json", "--task", "gqa-ru", "--references", "test.json")
+    for content, says in (
+        ('{"1": "да", "2": "нет", "1": "нет"}', "the key '1' stands twice"),
+        ('[{"id": 1, "answer": NaN}, {"id": 2, "answer": "нет"}]', "Allowed: a text"),
+    ):
+        Path("mine.json").write_text(content)
+        assert score(monkeypatch, *words) == 2
+        assert says in " ".join(capsys.readouterr().err.split())
+    Path("mine.json").write_text('{"1": "да", "2": null}')
+    assert score(monkeypatch, *words) == 0
+    assert read_json(Path("results/mine.json/gqa-ru/result.json"))["score"] == 0.5

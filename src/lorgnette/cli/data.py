@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,7 +86,7 @@ def check(
         if show is not None:
             _show(sources, show, page, store)
         else:
-            _check(sources, store, share, page, fix, source)
+            _check(sources, store, share, page, fix, source, overrides)
 
 
 def split(
@@ -124,10 +125,11 @@ def split(
         made = split_files(used, store, wanted, seed=seed, near_duplicates=near_duplicates, max_bad_share=max_bad_share)
     same = write_split(output, made)
     folder = made.images_in(output)
+    words = [str(output / "train.json"), "--images", str(folder), "--held-out", str(output / "test.json")]
     say(
         *made.lines,
         f"{'The same split was already' if same else 'The split is'} in {output}; images are relative to {folder}\n"
-        f"Next: lorgnette data check {output / 'train.json'} --images {folder} --held-out {output / 'test.json'}",
+        f"Next: lorgnette data check {shlex.join(words)}",
     )
 
 
@@ -188,9 +190,16 @@ def _show(sources: Sequence[UsedSource], wanted: str, page: Path, store: ImageSt
 
 
 def _check(
-    sources: Sequence[UsedSource], store: ImageStore, max_bad_share: float, page: Path, fix: Path | None, source: str
+    sources: Sequence[UsedSource],
+    store: ImageStore,
+    max_bad_share: float,
+    page: Path,
+    fix: Path | None,
+    source: str,
+    overrides: Sequence[str] | None,
 ) -> None:
     from lorgnette.data.check.files import (  # noqa: PLC0415
+        REJECTED,
         fixed_names,
         fixed_source,
         names_of,
@@ -221,37 +230,43 @@ def _check(
     if fix is not None:
         say(*write_fixed(fix, checked))
         names = fixed_names(sources)
-        fixed = [
-            (sources[n], fixed_source(fix, names[n], checked[n]))
-            for n in names
-            if checked[n].fixable and checked[n].rows
-        ]
+        fixed = [(sources[n], fixed_source(fix, names[n], checked[n])) for n in names if checked[n].fixable]
+        empty = [found for n, found in enumerate(checked) if n in names and found.fixable and not found.rows]
+        if empty:
+            raise DataError(
+                f"{empty[0].source.path}: no row is left to be used: all that can be read stand elsewhere too, see "
+                f"{fix / REJECTED}. Next: other rows."
+            )
     stopped = [found for found in checked if found.stop and not (fix is not None and found.fixable)]
     if stopped:
         told = [f"{found.source.name}, {found.source.path}: {found.stop}" for found in stopped]
         raise DataError("\n".join(told) + ("" if fix is not None else _way_out(source, stopped)))
-    say(f"Next: {_next_step(source, sources, fixed)}")
+    say(f"Next: {_next_step(source, sources, fixed, overrides)}")
 
 
 def _way_out(source: str, stopped: Sequence[Checked]) -> str:
     """Say how the usable rows can be had, if those that are not are all that is wrong."""
-    from lorgnette.data.used_source import words_of  # noqa: PLC0415
-
     if not all(found.fixable for found in stopped):
         return ""
-    words = [source] if source.endswith(RECIPES) else words_of(stopped[0].source)
     raised = "max_bad_share" if source.endswith(RECIPES) else "--max-bad-share"
-    return f"\nNext: lorgnette data check {shlex.join(words)} --fix fixed writes the usable rows; or raise {raised}."
+    again = shlex.join([*sys.argv[1:3], "--fix", "fixed", *sys.argv[3:]])
+    return f"\nNext: lorgnette {again} writes the usable rows; or raise {raised}."
 
 
-def _next_step(source: str, sources: Sequence[UsedSource], fixed: Sequence[tuple[UsedSource, UsedSource]]) -> str:
+def _next_step(
+    source: str,
+    sources: Sequence[UsedSource],
+    fixed: Sequence[tuple[UsedSource, UsedSource]],
+    overrides: Sequence[str] | None,
+) -> str:
     """Return what to do with data that was checked, or with the fixed files in its place."""
     from lorgnette.data.used_source import recipe_entry, words_of  # noqa: PLC0415
 
     if source.endswith(RECIPES):
         there = [f"\n  {recipe_entry(new)} in place of {old.path} ({old.name})" for old, new in fixed]
-        change = f"in {source} write{','.join(there)}\nand then: " if there else ""
-        return f"{change}lorgnette run {shlex.quote(source)}"
+        change = f"in {source} write, each with its weight,{','.join(there)}\nand then: " if there else ""
+        overridden = [word for override in overrides or () for word in ("--set", override)]
+        return f"{change}lorgnette run {shlex.join([source, *overridden])}"
     usable = next((new for old, new in fixed if old is sources[0]), sources[0])
     if len(sources) > 1:  # what is held out is there already: splitting again would only lead back here
         return f"train on it: in a recipe, data: [{recipe_entry(usable)}], and then lorgnette run RECIPE"

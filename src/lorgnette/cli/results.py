@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -80,7 +82,7 @@ def evaluate(
             label=task,
         )
     show_result(result)
-    say(f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT")
+    say(f"Results are in {folder}\nNext: lorgnette compare {shlex.quote(str(folder))} OTHER-RESULT")
 
 
 def score(
@@ -131,7 +133,7 @@ def score(
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return
     show_result(result)
-    say(f"Results are in {folder}\nNext: lorgnette compare {folder} OTHER-RESULT")
+    say(f"Results are in {folder}\nNext: lorgnette compare {shlex.quote(str(folder))} OTHER-RESULT")
 
 
 def result_name(model: str) -> str:
@@ -140,7 +142,7 @@ def result_name(model: str) -> str:
     Every run's model is called `merged`, so the last folder alone would mix them up: the name is what follows `runs`
     without `stages`, or else a relative path or hub name whole, and of an absolute path its last two names.
     """
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))
     if path.is_absolute() or not path.parts or ".." in path.parts:
         path = path.resolve()
     places = list(path.parts)

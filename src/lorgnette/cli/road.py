@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from lorgnette.recipe.sections import Recipe
 
 
+PROVENANCE = "provenance.jsonl"
+"""In a run folder from its first start on."""
+
+
 def quickstart(overrides: Overrides = None, output: Output = None) -> None:
     """Build a small LLaVA, tune it and prove that it got better, on a CPU in minutes.
 
@@ -46,7 +50,8 @@ def train(recipe: RecipeFile, overrides: Overrides = None, output: Output = None
         _, data = experiment.begin(read, folder, sys.argv, console)
         experiment.build_base(read, folder, console)
         merged = experiment.train(read, folder, data, console)
-    words = ["run", str(recipe), "--output", str(folder)] if read.evaluation else ["evaluate", merged, "--task", "NAME"]
+    kept = str(folder / "recipe.yaml")  # with what --set changed
+    words = ["run", kept] if read.evaluation else ["evaluate", merged, "--task", "NAME"]
     say(f"\nThe model is in {merged}\nNext: lorgnette {shlex.join(words)}      (to measure it)")
 
 
@@ -54,6 +59,8 @@ def _read(recipe: Path, overrides: list[str] | None, output: Path | None) -> tup
     from lorgnette.recipe.reading import read_recipe  # noqa: PLC0415
 
     read = read_recipe(recipe, overrides or [])
+    if output is None and (recipe.parent / PROVENANCE).exists() and recipe.name == "recipe.yaml":
+        return read, recipe.parent  # the recipe that a run has kept goes on with that run
     return read, output or Path(read.output or Path("runs") / recipe.stem)
 
 
@@ -64,6 +71,6 @@ def _run(recipe: Path, overrides: list[str] | None, output: Path | None) -> None
     read, folder = _read(recipe, overrides, output)
     comparisons = run_recipe(read, folder, sys.argv, console)
     say(f"\nEverything is in {folder}")
-    steps = [f"open {folder / 'report.html'}"] if comparisons else []
-    steps.append(f"lorgnette serve {folder / 'merged'}      (to ask it yourself)")
+    steps = [f"open {shlex.quote(str(folder / 'report.html'))}"] if comparisons else []
+    steps.append(f"lorgnette serve {shlex.quote(str(folder / 'merged'))}      (to ask it yourself)")
     say("Next: " + "\n      ".join(steps))

@@ -19,9 +19,10 @@ from lorgnette.data.readers.source import SourceSpec
 from lorgnette.data.readers.tables import is_on_hub
 from lorgnette.data.sample import Sample
 from lorgnette.errors import DataError, LeftOut, MissingExtra, without_advice
+from lorgnette.recipe.yaml_text import parse_yaml
 
-PLAIN = re.compile(r"[\w./@+-]+")
-"""A text that YAML reads as it is, between brackets too."""
+PLAIN = re.compile(r"[\w./][\w./@+-]*")
+"""A text that may be read as it is between brackets."""
 Purpose = Literal["train", "validation", "test"]
 
 TRIED_ROWS = 20
@@ -83,7 +84,7 @@ def words_of(source: UsedSource) -> list[str]:
     given = {"--format": source.format, "--split": source.spec.split, "--images": source.images}
     words = [source.path, *(word for name, value in given.items() if value is not None for word in (name, value))]
     for name, value in source.spec.options.items():
-        words += ["--option", f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]
+        words += ["--option", f"{name}={_yaml(value)}"]
     return words
 
 
@@ -95,7 +96,8 @@ def recipe_entry(source: UsedSource) -> str:
 
 
 def _yaml(value: object) -> str:
-    plain = isinstance(value, str) and PLAIN.fullmatch(value)
+    """Return a value as YAML reads it back, between brackets too; a text without quotes where it needs none."""
+    plain = isinstance(value, str) and PLAIN.fullmatch(value) and parse_yaml(value).data == value
     return str(value) if plain else json.dumps(value, ensure_ascii=False)
 
 

@@ -136,7 +136,7 @@ def _objects(path: Path) -> list[dict[str, Any]]:
             content = lists[0]
         elif set(content) & set(ID_NAMES) and set(content) & set(ANSWER_NAMES):
             content = [content]  # JSON lines of one line
-        elif content and all(isinstance(value, str) for value in content.values()):
+        elif content and all(value is None or isinstance(value, str) for value in content.values()):
             content = [dict(zip(KEYED, pair, strict=True)) for pair in content.items()]
         elif content and all(isinstance(value, dict) for value in content.values()):
             content = [{"id": key} | value for key, value in content.items()]
@@ -163,13 +163,13 @@ def _content(path: Path) -> Any:
     if not text.strip():
         raise DataError(f"{path}: the file is empty. Next: make the answers again.")
     try:
-        return json.loads(text)
+        return _parsed(text)
     except (ValueError, RecursionError) as whole:
         lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
         rows = []
         for number, line in lines:
             try:
-                rows.append(json.loads(line))
+                rows.append(_parsed(line))
             except (ValueError, RecursionError) as error:
                 told = f"line {number}: {error}" if rows else str(whole)
                 if path.suffix.lower() in TABLES or not text.lstrip().startswith(("{", "[")):
@@ -178,13 +178,31 @@ def _content(path: Path) -> Any:
         return rows
 
 
+def _parsed(text: str) -> Any:
+    """Parse JSON in which no key stands twice: the last would win, unseen.
+
+    Raises:
+        ValueError: if it is none.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r:.80} stands twice")
+        return content
+
+    return json.loads(text, object_pairs_hook=once)
+
+
 def _text(value: Any, where: str) -> str:
     """Return an answer as text; null is an answer that was not given."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if value is None:
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number and not isinstance(value, str):
         raise DataError(f"{where}: is {value!r:.80}. Allowed: a text.")
     return _written(str(value))
 

@@ -140,12 +140,25 @@ def _content_hash(image: str) -> str:
         raise DataError(f"{image[:200]}: the image cannot be read ({error}). Next: check the task's images.") from error
 
 
+def has_answers(folder: Path) -> bool:
+    """Tell whether a result folder holds an answer, or a result."""
+    file = folder / PREDICTIONS
+    return (folder / RESULT).exists() or (file.exists() and file.stat().st_size > 0)
+
+
+def _decides(made_by: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of all that made answers what decides them: not how many were made at once, nor where the model lay."""
+    model = made_by.get("model")
+    named = {name: value for name, value in model.items() if name != "path"} if isinstance(model, dict) else model
+    return {name: value for name, value in made_by.items() if name != "batch_size"} | {"model": named}
+
+
 def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
     """Refuse to go on with predictions that another model or other settings made."""
     file = folder / SETTINGS
     remedy = "They are left as they are. Next: choose another --output, or delete the folder."
-    if not file.exists():
-        if (folder / PREDICTIONS).exists() or (folder / RESULT).exists():
+    if not file.exists() or not has_answers(folder):
+        if has_answers(folder):
             raise InputError(f"{folder}: holds predictions but not what made them ({SETTINGS} is missing). {remedy}")
         write_json(file, made_by)
         return
@@ -153,6 +166,9 @@ def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
         before = read_json(file)
     except DataError as error:
         raise InputError(f"{error} So what made the predictions beside it is unknown. {remedy}") from error
-    different = [name for name, value in made_by.items() if not isinstance(before, dict) or before.get(name) != value]
+    if not isinstance(before, dict):
+        raise InputError(f"{file}: is no record of what made the predictions beside it. {remedy}")
+    old, new = _decides(before), _decides(made_by)
+    different = [name for name, value in new.items() if old.get(name) != value]
     if different:
         raise InputError(f"{folder}: holds predictions that were made with another {', '.join(different)}. {remedy}")

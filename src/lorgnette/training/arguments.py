@@ -72,8 +72,8 @@ def require_reports(stage: str, report_to: Sequence[str]) -> None:
         if name not in INTEGRATION_TO_CALLBACK:
             known = sorted(INTEGRATION_TO_CALLBACK)
             raise RecipeError(
-                f"stages: {stage}: training.report_to: '{name}' is unknown. Allowed: none, all, {', '.join(known)}."
-                f"{nearest(name, known)}"
+                f"stages: {stage}: training.report_to: '{name}' is unknown. Allowed: none or all alone, or of "
+                f"{', '.join(known)}.{nearest(str(name), known)}"
             )
         if name not in installed:
             raise RecipeError(

@@ -16,7 +16,7 @@ from lorgnette.models.conversion.settings import read_settings
 from lorgnette.models.conversion.vocabulary import original_rows, with_original_rows
 from lorgnette.models.conversion.weights import Tensors, read_folder, write_weights
 from lorgnette.models.gemma import OLD, image_feature_scale
-from lorgnette.models.loading import dtype_name
+from lorgnette.models.loading import STARTER, dtype_name
 from lorgnette.models.saving import spell_rotary
 from lorgnette.run import whole_folder, write_json
 
@@ -58,6 +58,11 @@ def export_whole(whole: Whole, to: str, output: Path, vision_tower: str | None, 
             notes += _write_llava(whole, language, tower, projector, kept, unfinished, vision_tower)
         else:
             _write_xtuner(whole, language, tower, projector, kept, unfinished)
+            if not pads(whole.image_processor):
+                notes.append(
+                    "XTuner pads pictures to squares, and this model does not: there it sees other pictures than in "
+                    "training, where they are no squares"
+                )
     return notes
 
 
@@ -70,7 +75,7 @@ def _write_llava(
     folder: Path,
     vision_tower: str | None,
 ) -> list[str]:
-    if vision_tower is None:
+    if vision_tower is None or vision_tower.startswith(STARTER):
         raise ModelError(
             "the original LLaVA loads its tower by name. Next: --vision-tower NAME, such as "
             "openai/clip-vit-large-patch14-336; with a folder, its tensors are left out where they are the same."
