@@ -92,6 +92,14 @@ def test_full_checkpoints_keep_logits_and_come_back_bit_for_bit(
     assert all(torch.equal(first[name], value) for name, value in second.items())
 
 
+def test_a_tower_that_only_we_know_by_name_is_not_written(parts: Parts, tmp_path: Path) -> None:
+    make_original(tmp_path / "m", parts("clip", "llama")[0])
+    to(tmp_path / "m", "hf", tmp_path / "hf", template="chatml")
+    with pytest.raises(ModelError, match="loads its tower by name"):
+        to(tmp_path / "hf", "llava", tmp_path / "back", vision_tower="starter:vision-tower")
+    assert not (tmp_path / "back").exists()
+
+
 def test_three_layers_are_refused_by_hugging_face_and_kept_by_the_others(parts: Parts, tmp_path: Path) -> None:
     make_original(tmp_path / "m", parts("clip", "llama")[0], "mlp3x_gelu")
     with pytest.raises(ModelError, match="mlp3x_gelu: 3 layers"):

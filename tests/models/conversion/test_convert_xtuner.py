@@ -222,7 +222,8 @@ def test_full_checkpoints_become_a_llava(parts: Parts, tmp_path: Path) -> None:
     expected = llava_logits(language, tower, projector, ids, pixels)
     assert largest_difference(hf_logits(plain, ids, pixels, 4), expected) <= 1e-5
     # exported as XTuner does, and read again
-    convert(str(tmp_path / "hf"), "xtuner", tmp_path / "export", Options())
+    done = convert(str(tmp_path / "hf"), "xtuner", tmp_path / "export", Options())
+    assert not any("XTuner pads" in line for line in done.said)
     convert(str(tmp_path / "export"), "hf", tmp_path / "again", options)
     one, two = (load_file(tmp_path / f / "model.safetensors") for f in ("hf", "again"))
     assert one.keys() == two.keys()
@@ -319,7 +320,8 @@ def test_an_adapter_folder_of_the_language_model_alone(parts: Parts, base: Path,
 
 
 def test_an_export_with_all_parts_needs_no_base(parts: Parts, base: Path, tmp_path: Path) -> None:
-    convert(str(base), "xtuner", tmp_path / "export", Options())
+    done = convert(str(base), "xtuner", tmp_path / "export", Options())
+    assert any("XTuner pads pictures to squares, and this model does not" in line for line in done.said)
     shutil.move(tmp_path / "export" / "llm", tmp_path / "export" / "anything")
     convert(str(tmp_path / "export"), "hf", tmp_path / "back", Options())
     one, two = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "back"))
