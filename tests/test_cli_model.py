@@ -208,7 +208,7 @@ def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(
     Path("runs/note").mkdir(parents=True)
     said = refused(monkeypatch, capsys, "evaluate", "runs/nope", "--task", "easy-vqa")
     assert said.startswith("error: runs/nope: there is no such folder in runs/, which is a folder here. Did you mean")
-    for name in ("./nope", "../nope/a", "/nowhere/nope", "~/nope"):
+    for name in ("no/such/place", "./nope", "../nope/a", "/nowhere/nope", "~/nope"):
         assert f"{name}: there is no such folder. Next: check the path." in refused(
             monkeypatch, capsys, "model", "inspect", name
         )

@@ -192,7 +192,7 @@ def load_config(source: str) -> Any:
 
 def _looks_local(source: str) -> str | None:
     """Return why a name can only be that of a folder, as an addition to a sentence; None if the hub may know it."""
-    if source.startswith(("/", "./", "../", "~")):
+    if source.startswith(("/", "./", "../", "~")) or source.count("/") > 1:  # hub names have one slash at most
         return ""
     first, slash, _ = source.partition("/")
     return f" in {first}/, which is a folder here" if slash and Path(first).is_dir() else None
