@@ -427,7 +427,7 @@ def test_evaluate_and_compare_from_the_command_line(
     capsys.readouterr()
     # other settings into the same folder would mix two measurements
     assert lorgnette(monkeypatch, "evaluate", "run/base", "--task", "easy-vqa", "--limit", 30, "--output", "a") == 2
-    assert "made with another data" in capsys.readouterr().err
+    assert "made with another data.limit, data.documents, data.fingerprint" in capsys.readouterr().err
     assert lorgnette(monkeypatch, "evaluate", "run/base", "--task", "easy-vq", "--output", "d") == 2
     assert "Did you mean 'easy-vqa'" in capsys.readouterr().err
     assert lorgnette(monkeypatch, "evaluate", "run/nothing", "--task", "easy-vqa", "--output", "d") == 2

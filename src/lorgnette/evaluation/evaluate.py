@@ -153,6 +153,13 @@ def _decides(made_by: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in made_by.items() if name != "batch_size"} | {"model": named}
 
 
+def _differing(name: str, old: object, new: object) -> list[str]:
+    """Return the names under which two values differ, those inside mappings with a dot."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [f"{name}.{key}" for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+    return [] if old == new else [name]
+
+
 def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
     """Refuse to go on with predictions that another model or other settings made."""
     file = folder / SETTINGS
@@ -169,6 +176,6 @@ def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
     if not isinstance(before, dict):
         raise InputError(f"{file}: is no record of what made the predictions beside it. {remedy}")
     old, new = _decides(before), _decides(made_by)
-    different = [name for name, value in new.items() if old.get(name) != value]
+    different = [told for name, value in new.items() for told in _differing(name, old.get(name), value)]
     if different:
         raise InputError(f"{folder}: holds predictions that were made with another {', '.join(different)}. {remedy}")
