@@ -279,6 +279,41 @@ def test_a_task_is_added_to_a_finished_run(
         assert answers(tmp_path / "run", when) == answers(finished, when)
 
 
+def test_one_benchmark_is_measured_on_several_sets(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], finished: Path
+) -> None:
+    assert lorgnette(monkeypatch, "run", recipe, "--output", finished) == 0
+    shutil.copytree(finished, tmp_path / "run")
+    sets = []
+    for name, references in (("ucm", ("yes", "yes")), ("sydney", ("no", "yes", "no"))):
+        rows = [{"image": answers_picture(), "question": f"{n}?", "answer": a} for n, a in enumerate(references)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+        sets.append(f"{{name: {name}, task: vqa, path: {name}.json, images: /}}")
+    tasks = f"evaluation.tasks=[{{name: easy-vqa, limit: 60}}, {', '.join(sets)}]"
+    assert lorgnette(monkeypatch, "run", recipe, "--output", "run", "--set", tasks) == 0
+    compared = read_json(tmp_path / "run" / "comparison.json")["tasks"]
+    assert [(task["task"], task["n"]) for task in compared] == [("easy-vqa", 60), ("sydney", 3), ("ucm", 2)]
+    result = read_json(tmp_path / "run" / "evaluation" / "after" / "ucm" / "result.json")
+    assert (result["task"], result["name"], result["options"]["path"]) == ("vqa", "ucm", "ucm.json")
+
+    words = ("--task", "vqa", "--data", "ucm.json", "--images", "/", "--name", "ucm")
+    assert lorgnette(monkeypatch, "evaluate", "run/merged", *words) == 0
+    folder = Path("results/run-merged/ucm")
+    assert (
+        read_json_lines(folder / "predictions.jsonl")[0]["answer"]
+        == read_json_lines(tmp_path / "run" / "evaluation" / "after" / "ucm" / "predictions.jsonl")[0]["answer"]
+    )
+    said = [{"id": row["id"], "answer": "yes"} for row in read_json_lines(folder / "predictions.jsonl")]
+    Path("said.json").write_text(json.dumps(said))
+    words = ("--task", "vqa", "--references", "ucm.json", "--images", "/", "--name", "ucm")
+    assert lorgnette(monkeypatch, "score", "said.json", *words) == 0
+    assert read_json(tmp_path / "results/said.json/ucm/result.json")["score"] == 1.0
+    assert lorgnette(monkeypatch, "compare", "results/run-merged", "results/said.json", "--intersect") == 0
+    assert "ucm, vqa_accuracy" in capsys.readouterr().out
+    assert lorgnette(monkeypatch, "score", "said.json", *words[:-1], "../ucm") == 2
+    assert "--name: got '../ucm'" in capsys.readouterr().err
+
+
 def test_what_is_trained_without_a_benchmark_can_be_measured_next(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

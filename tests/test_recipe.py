@@ -56,6 +56,7 @@ LEAVES = [
     "evaluation.tasks.path",
     "evaluation.tasks.prompt",
     "evaluation.tasks.split",
+    "evaluation.tasks.task",
     "max_bad_share",
     "model.base",
     "model.build.do_pad",

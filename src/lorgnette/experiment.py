@@ -23,7 +23,6 @@ from lorgnette.comparison.training_record import read_training
 from lorgnette.errors import InputError
 from lorgnette.evaluation.evaluate import Settings, evaluate
 from lorgnette.evaluation.schema import RESULT
-from lorgnette.evaluation.tasks import find_task
 from lorgnette.kept_recipe import keep_recipe
 from lorgnette.locking import locked
 from lorgnette.models.fingerprint import fingerprint
@@ -32,6 +31,7 @@ from lorgnette.models.loading import DTYPES
 from lorgnette.preflight import check, read_data, warn_of_leaks
 from lorgnette.processes import is_main, processes
 from lorgnette.recipe.sections import Recipe, Stage, TaskSpec
+from lorgnette.recipe_data import task_of
 from lorgnette.recipe_model import built, plan_of
 from lorgnette.run import RECORD, append_json_line, provenance, read_json_object
 from lorgnette.training.hand_over import brings_projector, merged_model, needs_start, put_projector
@@ -130,13 +130,14 @@ def measure(
         settings = Settings(spec.split, spec.limit, spec.max_new_tokens, spec.prompt, recipe.evaluation.batch_size)
         measured = evaluate(
             learner,
-            find_task(spec.name, spec.task_options()),
+            task_of(spec),
             folder / spec.name,
             settings,
             model=named,
             versions=about["versions"],
             console=console,
             label=f"{folder.name} {spec.name}",
+            name=spec.name if spec.task else None,
             warnings=(warnings or {}).get(spec.name, ()),
         )
         console.print(f"{folder.name} {spec.name}: {measured['metric']} {measured['score']:.3f}", markup=False)

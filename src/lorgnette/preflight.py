@@ -8,7 +8,7 @@ from rich.console import Console
 
 from lorgnette.data.templates import require_template
 from lorgnette.errors import RecipeError
-from lorgnette.evaluation.tasks import find_task, read_documents
+from lorgnette.evaluation.tasks import read_documents
 from lorgnette.leaks import find_leaks
 from lorgnette.models.assembly import located
 from lorgnette.models.conversion.huggingface import two_layers
@@ -17,6 +17,7 @@ from lorgnette.models.loading import load_config
 from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
 from lorgnette.recipe.sections import Recipe
+from lorgnette.recipe_data import task_of
 from lorgnette.recipe_model import outline_of
 from lorgnette.training.arguments import require_reports, training_arguments
 from lorgnette.training.hand_over import needs_start
@@ -52,13 +53,14 @@ def check(recipe: Recipe) -> None:
             two_layers(read_projector(Path(stage.init_projector)))
     names: dict[str, str] = {}
     for spec in recipe.evaluation.tasks if recipe.evaluation else ():
-        task = find_task(spec.name, spec.task_options())
-        if task.name in names:
+        task = task_of(spec)
+        called = spec.name if spec.task else task.name
+        if called in names:
             raise RecipeError(
-                f"evaluation.tasks: {names[task.name]} and {spec.name} both call themselves '{task.name}', so that "
-                "their results could not be told apart. Next: give your own task another `name`."
+                f"evaluation.tasks: {names[called]} and {spec.name} both call themselves '{called}', so that their "
+                f"results could not be told apart. Next: {{name: ANOTHER, task: {spec.benchmark}}}"
             )
-        names[task.name] = spec.name
+        names[called] = spec.name
         read_documents(task, spec.split, spec.limit)
 
 

@@ -12,6 +12,7 @@ from lorgnette.data.readers.source import SourceSpec
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
 from lorgnette.data.used_source import Purpose, UsedSource, used_source
 from lorgnette.evaluation.tasks import find_task, read_documents
+from lorgnette.evaluation.tasks.task import Task
 from lorgnette.models.outline import outline
 from lorgnette.recipe.sections import Recipe, Source, TaskSpec
 from lorgnette.recipe_model import outline_of
@@ -47,13 +48,22 @@ def renderer_for(model: str, chat_template: str | None, max_text_tokens: int | N
     return outline(model, chat_template).renderer(None, max_text_tokens)
 
 
+def task_of(spec: TaskSpec) -> Task:
+    """Make the benchmark that an entry of a recipe asks for.
+
+    Raises:
+        DataError: if there is none of that name, or it does not take these options.
+    """
+    return find_task(spec.benchmark, spec.task_options())
+
+
 def documents_of(spec: TaskSpec) -> Iterator[Sample]:
     """Yield the documents of a benchmark as samples that ask and answer.
 
     Raises:
         DataError: if they cannot be read.
     """
-    documents, _ = read_documents(find_task(spec.name, spec.task_options()), spec.split, spec.limit)
+    documents, _ = read_documents(task_of(spec), spec.split, spec.limit)
     for number, document in enumerate(documents):
         question = Turn("user", f"{IMAGE_TAG}\n" * len(document.images) + document.question)
         turns = (question, Turn("assistant", document.references[0]))

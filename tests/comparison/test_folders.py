@@ -81,5 +81,5 @@ def test_two_results_of_one_task_in_a_folder_are_refused(make_folder: Make, befo
     make_folder("a/one", before)
     make_folder("a/two", before)
     make_folder("b/one", before)
-    with pytest.raises(DataError, match="holds two results of task easy-vqa"):
+    with pytest.raises(DataError, match=r"holds two results of task easy-vqa.*a --name of its own"):
         read_sides([tmp_path / "a", tmp_path / "b"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -12,8 +13,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lorgnette.cli.terminal import console, named_values, say, settle
+from lorgnette.errors import InputError
 
 TASK_HELP = "easy-vqa, gqa, gqa-ru, mmbench, mmbench-ru, vqa, captions, instruct, or your own as package.module:Name."
+Name = Annotated[
+    str | None,
+    typer.Option(help="What the result is called where TASK is measured on several sets.", show_default=False),
+]
 Images = Annotated[str | None, typer.Option(help="The folder of its images.", show_default=False)]
 TaskOption = Annotated[
     list[str] | None, typer.Option(help="What the task can be told.", metavar="NAME=VALUE", show_default=False)
@@ -35,6 +41,7 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(help="Its documents: hub name, folder or file.", show_default=False)
     ] = None,
+    name: Name = None,
     images: Images = None,
     option: TaskOption = None,
     prompt: Annotated[
@@ -60,7 +67,7 @@ def evaluate(
     from lorgnette.run import provenance  # noqa: PLC0415
 
     found = find_task(task, task_options(data, images, option))
-    folder = output or Path("results") / result_name(model) / task.replace(":", ".")
+    folder = output or Path("results") / result_name(model) / result_folder(task, name)
     learner = load_model_or_adapter(model)
     named = {
         "path": model,
@@ -79,7 +86,8 @@ def evaluate(
             model=named,
             versions=provenance(sys.argv)["versions"],
             console=console,
-            label=task,
+            label=name or task,
+            name=name,
         )
     show_result(result)
     say(f"Results are in {folder}\nNext: lorgnette compare {shlex.quote(str(folder))} OTHER-RESULT")
@@ -96,6 +104,7 @@ def score(
         Path | None,
         typer.Option(help="Result folder; results/FILE/TASK if not given, FILE as answers.json.", show_default=False),
     ] = None,
+    name: Name = None,
     images: Images = None,
     option: TaskOption = None,
     split: Split = None,
@@ -116,7 +125,7 @@ def score(
     from lorgnette.locking import locked  # noqa: PLC0415
 
     found = find_task(task, task_options(references, images, option))
-    folder = output or Path("results") / predictions.name / task.replace(":", ".")
+    folder = output or Path("results") / predictions.name / result_folder(task, name)
     with locked(folder):
         result = score_file(
             predictions,
@@ -128,6 +137,7 @@ def score(
             id_name=id_field,
             answer_name=answer_field,
             unmatched=unmatched,
+            name=name,
         )
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
@@ -152,6 +162,21 @@ def result_name(model: str) -> str:
     if "runs" in places:
         after = [name for name in after if name != "stages"] or after
     return "-".join(after).replace(":", ".") or "model"
+
+
+def result_folder(task: str, name: str | None) -> str:
+    """Return the name of the folder of a task's result.
+
+    Raises:
+        InputError: if the name is none that a recipe could give.
+    """
+    from lorgnette.recipe.sections import TASK_NAME  # noqa: PLC0415
+
+    if name is not None and re.fullmatch(TASK_NAME, name) is None:
+        raise InputError(
+            f"--name: got {name!r:.80}. Allowed: letters, digits and _.:- as in a recipe. Next: --name ucm"
+        )
+    return (name or task).replace(":", ".")
 
 
 def task_options(data: str | None, images: str | None, options: list[str] | None) -> dict[str, str]:

@@ -97,7 +97,7 @@ def compare(
     first, second = _scores(rows)
     highest = _highest(before.summary["metric"], before, after)
     numbers = TaskComparison(
-        task=before.summary["task"],
+        task=before.name,
         metric=before.summary["metric"],
         baseline=names[0],
         candidate=names[1],

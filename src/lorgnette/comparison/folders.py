@@ -102,11 +102,13 @@ def _results(folder: Path) -> dict[str, Result]:
         raise DataError(f"{folder}: holds no result. {ALLOWED}")
     results: dict[str, Result] = {}
     for result in map(read_result, found):
-        task = result.summary["task"]
-        if task in results:
-            both = f"{results[task].folder} and {result.folder}"
-            raise DataError(f"{folder}: holds two results of task {task}, {both}. Next: name one of them.")
-        results[task] = result
+        if result.name in results:
+            both = f"{results[result.name].folder} and {result.folder}"
+            raise DataError(
+                f"{folder}: holds two results of task {result.name}, {both}. Next: compare one of them, or evaluate "
+                "one anew with a --name of its own."
+            )
+        results[result.name] = result
     return results
 
 

@@ -33,6 +33,11 @@ class Result:
     summary: Mapping[str, Any]
     predictions: tuple[Answer, ...]
 
+    @property
+    def name(self) -> str:
+        """Return what the result is called: its task, unless that was measured on several sets."""
+        return str(self.summary.get("name") or self.summary["task"])
+
 
 def is_result(folder: Path) -> bool:
     """Tell whether a folder looks like a result: one of its two files is there."""

@@ -48,6 +48,7 @@ def evaluate(
     versions: Mapping[str, Any],
     console: Console,
     label: str,
+    name: str | None = None,
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Answer every document of a task, score the answers, and return what `result.json` holds.
@@ -59,6 +60,7 @@ def evaluate(
         folder: for predictions.jsonl and result.json.
         model: what names the model in the result (path and fingerprint).
         label: what the progress bar says.
+        name: what the result is called where one task is measured on several sets; it decides no answer.
         warnings: what else must be known before the scores are believed.
 
     Raises:
@@ -92,7 +94,8 @@ def evaluate(
         if is_main():
             rows = read_json_lines(folder / PREDICTIONS)
             answered = [questions[row["id"]].document for row in rows]  # in the order of the file, that of the images
-            write_result(folder, task, answered, rows, made_by | {"versions": dict(versions), "warnings": warnings})
+            about = {"name": name, "versions": dict(versions), "warnings": warnings}
+            write_result(folder, task, answered, rows, made_by | about)
         result: dict[str, Any] = read_json(folder / RESULT)
         return result
 

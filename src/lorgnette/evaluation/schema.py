@@ -119,9 +119,13 @@ class Data(Written):
 
 
 class Summary(Exact):
-    """The scores of one task on one model, and how it was asked."""
+    """The scores of one task on one model, and how it was asked.
+
+    `name` tells several sets of one task apart; null where there is one.
+    """
 
     task: Text
+    name: TextOrNull = None
     metric: Text
     prompt: Text
     n: Annotated[int, Field(gt=0, description="a count above 0")]

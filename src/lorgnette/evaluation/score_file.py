@@ -31,6 +31,7 @@ def score_file(
     id_name: str | None = None,
     answer_name: str | None = None,
     unmatched: Unmatched = "error",
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Score a file of answers against a task's documents; write predictions.jsonl and result.json.
 
@@ -41,6 +42,7 @@ def score_file(
         folder: for the two files.
         unmatched: what to do with documents that have no answer: refuse, count them as wrong, or leave them out. The
             last two also let answers go that belong to no document. Both are counted in the result.
+        name: what the result is called where one task is measured on several sets.
 
     Raises:
         DataError: if a file cannot be read, or ids do not match.
@@ -54,6 +56,7 @@ def score_file(
     documents, unusable = _documents(task, references, split, limit)
     matched, counts = _match(documents, answers, unmatched, predictions)
     about = {
+        "name": name,
         "options": {name: value for name, value in options_of(task).items() if name not in ASKED},
         "prompt": _only([row["prompt"] for _, row in matched]),
         "chat_template": None,

@@ -167,11 +167,18 @@ class Stage(Section):
         return self
 
 
+TASK_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"
+"""What a task may be called: it names a folder too."""
+TaskName = Annotated[str, Field(pattern=TASK_NAME)]
+
+
 class TaskSpec(Section):
     """One benchmark: how it is asked and how much of it."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$", max_length=100)]
-    """The benchmark, such as easy-vqa; or your own, as `package.module:Name`."""
+    name: TaskName
+    """What its results are called: the benchmark, such as easy-vqa; or your own, as `package.module:Name`."""
+    task: TaskName | None = None
+    """The benchmark where `name` is another, so that one can be measured on several sets; null: the name."""
     path: Text | None = None
     """Where its documents are: a hub name, a folder or a file; null: the task's own."""
     images: Text | None = None
@@ -186,6 +193,11 @@ class TaskSpec(Section):
     """The text around each question, with fields such as `{question}`; null: the task's own."""
     options: dict[str, Any] = Field(default_factory=dict)
     """What the task can be told, by name, such as `protocol: likelihood`; see docs/benchmarks.md."""
+
+    @property
+    def benchmark(self) -> str:
+        """Return which benchmark it is, whatever its results are called."""
+        return self.task or self.name
 
     def task_options(self) -> dict[str, Any]:
         """Return what the task is made with: its options, and where its documents are."""
