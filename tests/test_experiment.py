@@ -213,6 +213,23 @@ def test_what_the_last_stage_lacks_is_said_before_the_first_one_trains(
     assert not (tmp_path / "runs").exists()
 
 
+def test_all_that_a_recipe_names_wrongly_is_told_at_once(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = (
+        "stages.0.data.0.split=tset",
+        "stages.0.chat_template=vicuna",
+        "stages.1.lora.target_modules=[q_prj]",
+        "stages.1.validation.0.path=/gone.json",
+        "evaluation.tasks=[easy-vqq, {name: vqa, path: nowhere.json}]",
+    )
+    assert lorgnette(monkeypatch, "run", recipe, *(word for field in wrong for word in ("--set", field))) == 2
+    said = capsys.readouterr().err
+    names = ("'tset'", "'vicuna'", "'q_proj'", "/gone.json", "'easy-vqq'", "nowhere.json")
+    assert [said.count(f"{name}") > 0 for name in names] == [True] * 6
+    assert said.startswith("error: 6 things are wrong:\n- ")
+
+
 def test_a_broken_row_of_the_last_stage_is_told_before_anything_is_built(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

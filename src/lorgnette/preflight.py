@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from lorgnette.data.templates import require_template
-from lorgnette.errors import RecipeError
+from lorgnette.errors import InputError, RecipeError
 from lorgnette.evaluation.tasks import read_documents
 from lorgnette.leaks import find_leaks
 from lorgnette.models.assembly import located
 from lorgnette.models.conversion.huggingface import two_layers
 from lorgnette.models.conversion.projector import read_projector
+from lorgnette.models.learner import Learner
 from lorgnette.models.loading import load_config
 from lorgnette.processes import is_main, processes
 from lorgnette.progress import progress_bar
-from lorgnette.recipe.sections import Recipe
+from lorgnette.recipe.sections import Recipe, Source, Stage, TaskSpec
 from lorgnette.recipe_data import task_of
 from lorgnette.recipe_model import outline_of
 from lorgnette.training.arguments import require_reports, training_arguments
@@ -30,38 +33,78 @@ def check(recipe: Recipe) -> None:
     """Look in seconds at names, files, parts, the first sample of every source and the rows of every benchmark.
 
     Raises:
-        InputError: for the first thing that is wrong.
+        InputError: if something is wrong; a recipe whose models can be read is told all of it at once.
     """
     build = recipe.model.build
     for name in (build.vision_tower, build.language_model) if build else (str(recipe.model.base),):
         load_config(located(name))
     outline = outline_of(recipe.model) if recipe.stages else None
+    wrong: dict[str, InputError] = {}
+    for look in _looks(recipe, outline):
+        try:
+            look()
+        except InputError as error:
+            wrong.setdefault(str(error), error)
+    if len(wrong) > 1:
+        raise RecipeError(f"{len(wrong)} things are wrong:\n" + "\n".join(f"- {told}" for told in wrong))
+    if wrong:
+        raise wrong.popitem()[1]
+
+
+def _looks(recipe: Recipe, outline: Learner | None) -> Iterator[Callable[[], object]]:
+    """Yield what has to be looked at, none of which depends on another."""
     for number, stage in enumerate(recipe.stages):
         if outline is not None:
-            require_parts(stage, outline)
-        if recipe.model.quantization is not None and needs_start(recipe.stages[:number], stage):
-            raise RecipeError(
-                f"stages: {stage.name}: stands on a model that the stages before it changed, which would be quantized "
-                "anew. Next: leave model.quantization out, or train only the projector before it."
-            )
+            yield partial(require_parts, stage, outline)
+        if recipe.model.quantization is not None:
+            yield partial(_require_own_weights, recipe.stages[:number], stage)
         for template in (stage.chat_template, recipe.model.chat_template):
-            require_template(template)
+            yield partial(require_template, template)
         for source in (*stage.data, *stage.validation):
-            next(samples_of(source), None)
-        require_reports(stage.name, training_arguments(stage, Path(stage.name), recipe.seed).report_to)
+            yield partial(_first_sample, source)
+        yield partial(_require_reports, stage, recipe.seed)
         if stage.init_projector is not None:
-            two_layers(read_projector(Path(stage.init_projector)))
+            yield partial(_read_projector, Path(stage.init_projector))
+    tasks = recipe.evaluation.tasks if recipe.evaluation else ()
+    yield partial(_require_names, tasks)
+    for spec in tasks:
+        yield partial(_read_benchmark, spec)
+
+
+def _require_own_weights(walked: Sequence[Stage], stage: Stage) -> None:
+    if needs_start(walked, stage):
+        raise RecipeError(
+            f"stages: {stage.name}: stands on a model that the stages before it changed, which would be quantized "
+            "anew. Next: leave model.quantization out, or train only the projector before it."
+        )
+
+
+def _first_sample(source: Source) -> None:
+    next(samples_of(source), None)
+
+
+def _require_reports(stage: Stage, seed: int) -> None:
+    require_reports(stage.name, training_arguments(stage, Path(stage.name), seed).report_to)
+
+
+def _read_projector(file: Path) -> None:
+    two_layers(read_projector(file))
+
+
+def _require_names(tasks: Sequence[TaskSpec]) -> None:
     names: dict[str, str] = {}
-    for spec in recipe.evaluation.tasks if recipe.evaluation else ():
-        task = task_of(spec)
-        called = spec.name if spec.task else task.name
+    for spec in tasks:
+        called = spec.name if spec.task else task_of(spec).name
         if called in names:
             raise RecipeError(
                 f"evaluation.tasks: {names[called]} and {spec.name} both call themselves '{called}', so that their "
                 f"results could not be told apart. Next: {{name: ANOTHER, task: {spec.benchmark}}}"
             )
         names[called] = spec.name
-        read_documents(task, spec.split, spec.limit)
+
+
+def _read_benchmark(spec: TaskSpec) -> None:
+    read_documents(task_of(spec), spec.split, spec.limit)
 
 
 def read_data(recipe: Recipe, output: Path, console: Console) -> dict[str, StageData]:
