@@ -236,6 +236,46 @@ def test_tensors_that_do_not_fit_are_named(base: Path, tmp_path: Path, spoil: Ca
         load_model_or_adapter(str(file.parent))
 
 
+def test_files_of_what_was_trained_that_are_gone_are_named(base: Path, tmp_path: Path) -> None:
+    """Whatever trained: without its file the base's own weights would answer in silence."""
+    learner = load_model(str(base), torch.float32)
+    modes = {"vision_tower": "full", "projector": "full", "language_model": "lora"}
+    adapted = add_lora(learner.core, modes, {"r": 4})
+    keep_trained(shaken(replace(learner, model=adapted)), tmp_path / "whole", fingerprint(base), modes, None)
+    trained_on(base, tmp_path / "prompted")
+    for stage, file, parts in (
+        ("whole", "trained.safetensors", "vision_tower"),
+        ("whole", "adapter_config.json", "language_model"),
+        ("prompted", "prompt", "soft_prompt"),
+    ):
+        folder = shutil.copytree(tmp_path / stage / "trained", tmp_path / f"without {file}")
+        shutil.move(folder / file, tmp_path / f"moved {file}")
+        with pytest.raises(ModelError, match=rf"lacks {file} \({parts}\) of what was trained"):
+            load_model_or_adapter(str(folder))
+        with pytest.raises(ModelError, match=rf"lacks {file} \({parts}\) of what was trained"):
+            merge_adapters(str(base), [folder], tmp_path / "m", dtype="float32", max_shard_size="4GB")
+    file = tmp_path / "whole" / "trained" / "trained.safetensors"
+    tensors = load_file(file)
+    gone = next(name for name in tensors if name.endswith("layers.0.mlp.fc1.bias"))
+    save_file({name: value for name, value in tensors.items() if name != gone}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"missing: .*layers\.0\.mlp\.fc1\.bias"):
+        load_model_or_adapter(str(file.parent))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("chat_template", 5), ("quantization", {"bits": 4}), ("modes", ["lora"]), ("in_place", "all"), ("dtype", 16)],
+)
+def test_a_record_that_training_does_not_write_is_refused(
+    base: Path, tmp_path: Path, field: str, value: object
+) -> None:
+    trained_on(base, tmp_path / "stage")
+    file = tmp_path / "stage" / "trained" / "lorgnette.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+    with pytest.raises(ModelError, match=rf"lorgnette\.json, {field}"):
+        load_model_or_adapter(str(file.parent))
+
+
 class Evil:
     def __reduce__(self) -> tuple:
         return (os.system, ("true",))

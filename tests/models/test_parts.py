@@ -99,6 +99,7 @@ def test_lora_in_some_layers_only(llava: Llava) -> None:
         ({"layers_pattern": "layers"}, "without layers_to_transform"),
         ({"target_modules": "(("}, "no regular expression"),
         ({"rank_pattern": {"nothing": 2}}, "did not match any"),
+        ({"lora_bias": True}, r"14 of the 14 targets have no bias.*such as .*q_proj"),
         ({"init_lora_weights": "loftq"}, "PEFT refuses these settings"),
     ],
 )

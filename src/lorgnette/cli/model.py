@@ -36,9 +36,10 @@ def inspect(
         say(f"Next: lorgnette evaluate {model} --task NAME")
         return
     assert recipe is not None
-    for title, learner, parts, dtype in outlines(read_recipe(recipe, overrides or [])):
+    asked = read_recipe(recipe, overrides or [])
+    for title, learner, parts, dtype in outlines(asked):
         say(f"\n{title}")
-        show_description(describe(learner, parts, dtype), console)
+        show_description(describe(learner, parts, dtype, assembled=asked.model.build is None), console)
     say(f"Next: lorgnette run {recipe}")
 
 

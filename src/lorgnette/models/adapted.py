@@ -19,6 +19,7 @@ from peft import (
     load_peft_weights,
     set_peft_model_state_dict,
 )
+from pydantic import BaseModel, ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -30,7 +31,8 @@ from lorgnette.models.learner import Learner, load_model
 from lorgnette.models.loading import DTYPES, explained
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
 from lorgnette.models.trainable import SOFT_PROMPT, Mode, Part, freeze_all_but, part_of, parts_table
-from lorgnette.run import read_json, read_record
+from lorgnette.recipe.model import Quantization
+from lorgnette.run import RECORD, read_json, read_record
 
 SETTINGS = "adapter_config.json"
 HOLDS = (SETTINGS, TRAINED, PROMPT_FOLDER)
@@ -53,10 +55,41 @@ def load_model_or_adapter(source: str) -> Learner:
     if not is_adapted(source):
         return load_model(source)
     folder = Path(source)
-    record = read_record(folder)
+    record = record_of(folder)
     base = base_of(folder, record)
     dtype = DTYPES.get(str(record.get("dtype")), "auto")
     return with_adapter(load_model(base, dtype, None, record.get("quantization")), folder, record)
+
+
+class Record(BaseModel):
+    """What lorgnette.json must be like where it decides how something trained is put onto its base."""
+
+    base: str | None = None
+    base_fingerprint: str | None = None
+    dtype: str | None = None
+    modes: dict[str, Mode] = {}
+    in_place: list[str] | None = None
+    chat_template: str | None = None
+    quantization: Quantization | None = None
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """Read what a folder with something trained says of itself, empty if it says nothing.
+
+    Raises:
+        InputError: if its record is not one that training writes.
+    """
+    record = read_record(folder)
+    try:
+        Record.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(
+            f"{folder / RECORD}, {where}: {first['msg']}. Got: {first['input']!r:.80}. Next: copy the folder anew from "
+            "where it was trained."
+        ) from error
+    return record
 
 
 def base_of(folder: Path, record: Mapping[str, Any]) -> str:
@@ -108,6 +141,7 @@ def with_adapter(learner: Learner, folder: Path, record: Mapping[str, Any]) -> L
     found = [name for name in HOLDS if (folder / name).exists()]
     if not found:
         raise ModelError(f"{folder}: holds no adapter. Allowed: a PEFT folder, or `trained/` of a stage.")
+    _require_complete(folder, record)
     if TRAINED in found:
         _copy_in_place(learner, folder, record)
     if SETTINGS in found:
@@ -124,6 +158,26 @@ def with_adapter(learner: Learner, folder: Path, record: Mapping[str, Any]) -> L
     if template is not None:
         learner.use_template(template)
     return learner
+
+
+def _require_complete(folder: Path, record: Mapping[str, Any]) -> None:
+    """Refuse a folder that lacks a file of what its record says was trained.
+
+    Raises:
+        ModelError: naming the parts and the files.
+    """
+    modes = record.get("modes", {})
+    lora = [part for part, mode in modes.items() if mode == "lora"]
+    # PEFT's folder holds the projector, and nothing else that was trained in full
+    beside = [part for part, mode in modes.items() if mode == "full" and part != SOFT_PROMPT]
+    beside = [part for part in beside if not lora or part != "projector"]
+    needed = ((SETTINGS, lora), (TRAINED, beside), (PROMPT_FOLDER, [part for part in modes if part == SOFT_PROMPT]))
+    lacking = [f"{name} ({', '.join(parts)})" for name, parts in needed if parts and not (folder / name).exists()]
+    if lacking:
+        raise ModelError(
+            f"{folder}: lacks {' and '.join(lacking)} of what was trained. Next: copy the whole folder from where it "
+            "was trained."
+        )
 
 
 def _settings(folder: Path) -> Any:
@@ -145,7 +199,8 @@ def _copy_in_place(learner: Learner, folder: Path, record: Mapping[str, Any]) ->
             f"init_projector: {folder} in a stage of a recipe, which changes both."
         )
     parameters = dict(learner.core.named_parameters())
-    require_same_tensors(folder, tensors, {name: p for name, p in parameters.items() if name in tensors})
+    names = set(record.get("in_place") or tensors)
+    require_same_tensors(folder, tensors, {name: p for name, p in parameters.items() if name in names})
     with torch.no_grad():
         for name, value in tensors.items():
             parameters[name].copy_(value)
@@ -170,7 +225,7 @@ def outline_adapted(source: str) -> tuple[Learner, list[Part]]:
         ModelError: if its base cannot be read, or it does not fit it.
     """
     folder = Path(source)
-    record = read_record(folder)
+    record = record_of(folder)
     learner = load_model(base_of(folder, record), meta=True)
     frozen: dict[str, Mode] = dict.fromkeys(learner.parts, "frozen")
     freeze_all_but(learner.core, frozen)

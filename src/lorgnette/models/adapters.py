@@ -22,7 +22,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lorgnette.errors import ModelError, RunError, is_out_of_memory
+from lorgnette.errors import ModelError, RunError, first_line, is_out_of_memory
 from lorgnette.models.conversion.names import require_same
 from lorgnette.models.loading import explained
 from lorgnette.models.lora_targets import OF_TARGETS, lora_targets
@@ -71,7 +71,7 @@ def add_lora(
     adapted = _adapted(model, targets, [PROJECTOR] if projector else None, wanted)
     core = adapted.get_base_model()
     for name, parameter in core.named_parameters():
-        if beside[part_of(name)] == "full" and (tower is None or part_of(name) != "vision_tower" or name in tower):
+        if beside.get(part_of(name)) == "full" and (tower is None or part_of(name) != "vision_tower" or name in tower):
             parameter.requires_grad_(True)
         elif part_of(name) == "projector" and mode == "frozen":
             parameter.requires_grad_(False)
@@ -111,11 +111,14 @@ def spare_casts(model: nn.Module) -> AbstractContextManager[None]:
     return disable_input_dtype_casting(model, active=plain and torch.is_autocast_enabled(device))  # type: ignore[no-any-return]
 
 
-def save_trained(model: Any, folder: Path) -> None:
+def save_trained(model: Any, folder: Path) -> list[str]:
     """Write what was trained.
 
     With LoRA a PEFT folder, and `trained.safetensors` beside it for parts other than the projector that were trained in
     full; without LoRA only that file; a soft prompt as a PEFT folder of its own in `prompt/`.
+
+    Returns:
+        names of the tensors in `trained.safetensors`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, Whole):
@@ -125,12 +128,14 @@ def save_trained(model: Any, folder: Path) -> None:
     if isinstance(model, PeftModel):
         model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    if tensors := _trained_in_place(model):
+    tensors = _trained_in_place(model)
+    if tensors:
         save_file(
             {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
             folder / TRAINED,
             metadata={"format": "pt"},
         )
+    return sorted(tensors)
 
 
 def _trained_in_place(model: Any) -> dict[str, nn.Parameter]:
@@ -178,9 +183,18 @@ def require_same_tensors(folder: Path, saved: Mapping[str, torch.Tensor], expect
 
 
 def merge(adapted: Any) -> Any:
-    """Fold LoRA into its layers in float32 and return the plain model."""
+    """Fold LoRA into its layers in float32 and return the plain model.
+
+    Raises:
+        ModelError: if PEFT cannot.
+    """
     adapted.to(torch.float32)
-    return adapted.merge_and_unload(safe_merge=True)
+    try:
+        return adapted.merge_and_unload(safe_merge=True)
+    except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"PEFT cannot merge this adapter: {first_line(error)}") from error
 
 
 def require_equal_logits(before: torch.Tensor, after: torch.Tensor, tolerance: float) -> float:

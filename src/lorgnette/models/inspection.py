@@ -30,12 +30,13 @@ class Description:
     parts: tuple[Part, ...]
 
 
-def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description:
+def describe(learner: Learner, parts: Sequence[Part], dtype: str, *, assembled: bool = True) -> Description:
     """Collect what there is to say about a model.
 
     Args:
         parts: its table of parts, see `parts_table`.
         dtype: in which its frozen weights are held.
+        assembled: whether it is there already, and not only its two halves.
     """
     facts = [("model", learner.source)]
     record = read_record(Path(learner.source))
@@ -62,7 +63,7 @@ def describe(learner: Learner, parts: Sequence[Part], dtype: str) -> Description
     facts.append(("dtype", dtype))
     if learner.soft_prompt is not None:
         facts.append(("soft prompt", f"{learner.soft_prompt.length} virtual tokens"))
-    facts.append(("fingerprint", fingerprint(learner.source)))
+    facts.append(("fingerprint", fingerprint(learner.source) if assembled else "known once it is assembled"))
     return Description(tuple(facts), tuple(parts))
 
 

@@ -31,7 +31,8 @@ def lora_targets(
             "all-linear", which leaves out the head as PEFT does. Of these only those in `layers_to_transform`.
 
     Raises:
-        ModelError: if a name matches no linear layer of the parts that get LoRA, or such a part gets none.
+        ModelError: if a name matches no linear layer of the parts that get LoRA, such a part gets none, or a target
+            could not be merged.
     """
     asked = settings.get("target_modules", "all-linear")
     head = model.get_output_embeddings()  # type: ignore[operator]
@@ -56,7 +57,14 @@ def lora_targets(
         raise ModelError("lora.layers_pattern: is given without layers_to_transform. Next: give both, or neither.")
     if layers is not None:
         linear = _in_layers(linear, layers, pattern)
-    return [name for names in linear.values() for name in names]
+    targets = [name for names in linear.values() for name in names]
+    unbiased = [name for name in targets if model.get_submodule(name).bias is None]
+    if settings.get("lora_bias") and unbiased:
+        raise ModelError(
+            f"lora.lora_bias: {len(unbiased)} of the {len(targets)} targets have no bias that it could be merged into, "
+            f"such as {unbiased[0]}. Next: leave lora_bias out, or these layers."
+        )
+    return targets
 
 
 def _require_matches(linear: Mapping[str, list[str]], asked: str | list[str]) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +19,14 @@ from PIL import Image
 
 from lorgnette.data.readers import read_samples
 from lorgnette.data.sample import IMAGE_TAG, Origin, Sample, Turn
-from lorgnette.errors import DataError, InputError, ModelError, RunError
+from lorgnette.errors import DataError, InputError, RunError
 from lorgnette.images.opening import keep_image
-from lorgnette.models.adapted import require_base, with_adapter
-from lorgnette.models.adapters import COMPARED, TOLERANCES, merge, require_equal_logits
+from lorgnette.models.adapters import COMPARED, TOLERANCES, require_equal_logits
+from lorgnette.models.adding import added, merged
 from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.learner import Learner, load_model, save_model
 from lorgnette.models.loading import DTYPES
-from lorgnette.models.quantization import take_dequantized
-from lorgnette.run import library_versions, read_record, require_absent
+from lorgnette.run import library_versions, require_absent
 
 WRITTEN = DTYPES | {"float16": torch.float16}
 """Dtypes that a merged model can be written in."""
@@ -42,9 +44,10 @@ def merge_adapters(
     samples: Path | None = None,
     images: str | None = None,
 ) -> float:
-    """Merge adapters into their base, one after another, and write the result; return the largest difference of logits.
+    """Merge adapters into their base and write the result; return the largest difference of logits.
 
-    What was written is loaded again and must give the logits of base + adapters, else nothing is left behind.
+    Each adapter merged alone must give the logits of base + adapter; of several, what each changes of the base is added
+    up. What was written is loaded again and must give the same logits, else nothing is left behind.
 
     Args:
         adapters: PEFT folders, or what a stage of a run left in `trained/`.
@@ -53,27 +56,23 @@ def merge_adapters(
         images: the folder of their images.
 
     Raises:
-        InputError: if the base is not the one that an adapter was trained on, the output exists, or the size is none.
+        InputError: if the base is not the one that an adapter was trained on, adapters do not go together, the output
+            exists, or the size is none.
         ModelError: if base or adapter cannot be read, do not fit, or hold numbers that are not finite.
         RunError: if the logits differ by more than rounding explains, or the folder does not hold what was merged.
     """
     require_absent(output)
     if not SHARD_SIZE.fullmatch(max_shard_size):
         raise InputError(f"--max-shard-size {max_shard_size}: Allowed: a number of KB, MB, GB or TB, such as 4GB.")
-    learner = load_model(base, torch.float32)
+    twice = [path for path, times in Counter(map(os.path.realpath, adapters)).items() if times > 1]
+    if twice:
+        raise InputError(f"{twice[0]} is given twice. Next: give each adapter once.")
     asked = _noise() if samples is None else _first(samples, images)
-    for adapter in adapters:
-        record = read_record(adapter)
-        require_base(adapter, record, base)
-        if record.get("quantization") is not None:
-            held = DTYPES.get(str(record.get("dtype")), torch.float32)
-            take_dequantized(learner.core, load_model(base, held, None, record["quantization"]).core)
-        learner = with_adapter(learner, adapter, record)
-        _require_finite(learner, f"{base} + {adapter}")
-        before = _logits(learner, asked)
-        if learner.model is not learner.core:
-            learner = learner.merged(merge(learner.model))
-        require_equal_logits(before, _logits(learner, asked), TOLERANCES["float32"])
+    if len(adapters) == 1:
+        learner, before, _ = merged(base, adapters[0], partial(_logits, asked))
+    else:
+        learner = added(base, adapters, partial(_logits, asked))
+        before = _logits(asked, learner)
     record = {
         "kind": "merged",
         "base": base,
@@ -86,27 +85,13 @@ def merge_adapters(
     try:
         save_model(learner, unchecked, record, max_shard_size)
         written = load_model(str(unchecked), torch.float32)
-        difference = require_equal_logits(before, _logits(written, asked), TOLERANCES[dtype])
+        difference = require_equal_logits(before, _logits(asked, written), TOLERANCES[dtype])
         _require_same_weights(learner, written)
         unchecked.rename(output)
     except BaseException:  # also one who stops it, and a full disk
         shutil.rmtree(unchecked, ignore_errors=True)
         raise
     return difference
-
-
-def _require_finite(learner: Learner, where: str) -> None:
-    """Refuse weights that are not finite.
-
-    Raises:
-        ModelError: naming the first tensor that holds one.
-    """
-    for name, value in learner.module.named_parameters():
-        if not bool(value.isfinite().all()):
-            raise ModelError(
-                f"{where}: {name} holds numbers that are not finite. Next: copy the folder anew, it is damaged or of a "
-                "failed training."
-            )
 
 
 def _require_same_weights(meant: Learner, written: Learner) -> None:
@@ -122,7 +107,7 @@ def _require_same_weights(meant: Learner, written: Learner) -> None:
 
 
 @torch.inference_mode()
-def _logits(learner: Learner, samples: Sequence[Sample]) -> torch.Tensor:
+def _logits(samples: Sequence[Sample], learner: Learner) -> torch.Tensor:
     learner.model.eval()
     renderer = learner.renderer()
     seen = samples if "vision_tower" in learner.parts else [_without_images(sample) for sample in samples]

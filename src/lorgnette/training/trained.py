@@ -27,7 +27,7 @@ def keep_trained(
         stage_template: text of the chat template that the stage was trained with; the model answers with its own.
     """
     with whole_folder(folder / TRAINED_FOLDER) as unfinished:
-        save_trained(trained.module, unfinished)
+        in_place = save_trained(trained.module, unfinished)
         write_json(
             unfinished / RECORD,
             {
@@ -35,6 +35,7 @@ def keep_trained(
                 "base": trained.source,
                 "base_fingerprint": base_fingerprint,
                 "modes": modes,
+                "in_place": in_place,
                 "quantization": trained.quantization,
                 "dtype": str(trained.core.get_input_embeddings().weight.dtype).removeprefix("torch."),
                 "chat_template": trained.template_text(),
