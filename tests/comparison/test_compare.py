@@ -200,10 +200,19 @@ def test_answers_that_hang_together_by_image_are_told(row: Make, make_result: Ma
 
 
 def test_what_else_differs_and_what_was_warned_of_is_noted(make_result: Make, before: list, after: list) -> None:
+    for row in before[-2:]:
+        row["read"] = False
+    for row in after[:3]:
+        row["stopped_by"] = "length"
     first = make_result("a", before, warnings=["idf is undefined"], batch_size=8)
     second = make_result("b", after, warnings=["idf is undefined", "too long"], model={"path": "b"})
     notes = numbers(first, second).notes
-    assert notes[:2] == ("idf is undefined", "too long (only in after)")
+    assert notes[:4] == (
+        "idf is undefined",
+        "too long (only in after)",
+        "unread, and so wrong: 2 of 20 answers in before, 0 in after",
+        "cut at the most tokens that an answer may have: 0 of 20 answers in before, 3 in after",
+    )
     assert "also different: batch_size" in notes
     assert any("where n is below 30" in note for note in notes)
 

@@ -21,6 +21,7 @@ def notes(numbers: TaskComparison, before: Result, after: Result) -> tuple[str, 
     """Collect the notes on a comparison, the most important first."""
     return (
         *_warnings(numbers, before, after),
+        *_answers(numbers, before, after),
         *_metrics(numbers, before, after),
         *_images(numbers),
         *_few(numbers),
@@ -35,6 +36,17 @@ def _warnings(numbers: TaskComparison, before: Result, after: Result) -> Iterato
     for line in dict.fromkeys(line for lines in lists.values() for line in lines):
         having = [name for name, lines in lists.items() if line in lines]
         yield line if len(having) == 2 else f"{line} (only in {having[0]})"
+
+
+def _answers(numbers: TaskComparison, before: Result, after: Result) -> Iterator[str]:
+    """Count the answers that say little of what a model knows: a wrong prompt or template looks like a bad model."""
+    for what, counted in (
+        ("unread, and so wrong", lambda row: not row.read),
+        ("cut at the most tokens that an answer may have", lambda row: row.stopped_by == "length"),
+    ):
+        first, second = (sum(map(counted, result.predictions)) for result in (before, after))
+        if first or second:
+            yield f"{what}: {first:,} of {numbers.n:,} answers in {numbers.baseline}, {second:,} in {numbers.candidate}"
 
 
 def _metrics(numbers: TaskComparison, before: Result, after: Result) -> Iterator[str]:
