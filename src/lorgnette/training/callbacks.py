@@ -23,6 +23,12 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
         self.progress = progress_bar(console)
         self.stage = stage
         self.task = self.progress.add_task(stage)
+        self._ending = False
+
+    def ending(self) -> None:
+        """Say in the bar that the stage ends after its step; called from within a signal, so nothing is printed."""
+        self._ending = True
+        self.progress.update(self.task, description=f"{self.stage}  ends with this step; Ctrl-C: at once")
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start at the step that the stage goes on from."""
@@ -36,7 +42,7 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Show the losses."""
         losses = [f"{name} {float(logs[name]):.3f}" for name in ("loss", "eval_loss") if logs and name in logs]
-        if "loss" in (logs or {}):
+        if "loss" in (logs or {}) and not self._ending:
             self.progress.update(self.task, description=f"{self.stage}  {losses[0]}")
         if losses and not self.console.is_terminal:
             said = ", ".join([f"{self.stage}: step {state.global_step:,} of {state.max_steps:,}", *losses])

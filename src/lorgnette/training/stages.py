@@ -7,11 +7,13 @@ where LoRA was trained, else `trained.safetensors`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from transformers.trainer_utils import SaveStrategy
 
 from lorgnette.data.findings import Action, Judged
 from lorgnette.errors import InputError, ModelError, RunError
@@ -37,6 +39,7 @@ from lorgnette.run import last_whole_checkpoint, read_json_object, read_record, 
 from lorgnette.training.arguments import rates_of, training_arguments
 from lorgnette.training.callbacks import MetricsFile, ProgressBar
 from lorgnette.training.samples import StageData
+from lorgnette.training.stopping import StopAtStep
 from lorgnette.training.trained import TRAINED_FOLDER, keep_trained
 from lorgnette.training.trainer import RowTrainer, steps_of
 
@@ -88,6 +91,7 @@ def run_stage(
     if is_main():
         write_json(folder / "stage.json", about)
     bar = ProgressBar(stage.name, console)
+    stop = StopAtStep(stage.name, console, bar.ending)
     trainer = RowTrainer(
         prepared,
         args,
@@ -96,13 +100,14 @@ def run_stage(
         learner.collator(stage.share_images),
         modes,
         rates,
-        [bar, MetricsFile(metrics, stage.name)],
+        [bar, MetricsFile(metrics, stage.name), stop],
         share_images=stage.share_images,
     )
     if checkpoint is not None:
         console.print(f"{stage.name}: going on from {checkpoint.name}")
     try:
-        train_to_end(trainer, checkpoint, steps)
+        with nullcontext() if args.save_strategy == SaveStrategy.NO else stop.listening():
+            train_to_end(trainer, checkpoint, steps)
     finally:
         bar.progress.stop()  # a bar that was left behind keeps the terminal's cursor
     if is_main():
