@@ -27,6 +27,7 @@ from lorgnette.errors import LorgnetteError, ModelError, first_line, is_out_of_m
 from lorgnette.models.conversion.weights import wants_more
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
 from lorgnette.models.gemma import correct_projector, pin_activation
+from lorgnette.models.hub import require_reachable
 from lorgnette.models.llava import Llava, blank_image
 from lorgnette.models.quantization import four_bit, hold_to_plan
 from lorgnette.models.soft_prompt import PROMPT_FOLDER, read_prompt
@@ -169,6 +170,8 @@ def load_config(source: str) -> Any:
     if not path.exists() and (why := _looks_local(source)) is not None:
         near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ModelError(f"{source}: there is no such folder{why}.{nearest(path.name, near)} Next: check the path.")
+    if not path.exists():
+        require_reachable(source)
     if path.is_dir() and not (path / "config.json").is_file() and (inside := _models_in(path)):
         raise ModelError(f"{source}: the folder has no config.json; it holds models. Next: give {' or '.join(inside)}")
     if path.exists() and not (path / "config.json").is_file():
