@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorgnette.errors import ModelError
+from lorgnette.models.adapters import add_lora
 from lorgnette.models.assembly import assemble
 from lorgnette.models.loading import load_llava
 from lorgnette.models.outline import outline
@@ -56,6 +58,28 @@ def test_a_language_model_alone_counts_an_image_as_one_token(parts: Parts) -> No
 def test_no_memory_is_taken_for_weights() -> None:
     found = outline_of(Model(build=Build(vision_tower="starter:vision-tower", language_model="starter:language-model")))
     assert all(parameter.device == torch.device("meta") for parameter in found.core.parameters())
+
+
+class _OnCpu(TorchDispatchMode):
+    """Remember the largest tensor that anything makes outside the meta device."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, torch.Tensor) and tensor.device.type == "cpu":
+                self.largest = max(self.largest, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("start", [True, "pissa", "olora"])
+def test_no_memory_is_taken_for_lora_either(start: object) -> None:
+    found = outline_of(Model(build=Build(vision_tower="starter:vision-tower", language_model="starter:language-model")))
+    width = found.core.get_input_embeddings().weight.shape[1]
+    with _OnCpu() as watch:
+        add_lora(found.core, {"language_model": "lora"}, {"r": 16, "init_lora_weights": start})
+    assert watch.largest < 16 * width
 
 
 def test_what_is_no_model_is_an_error(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,9 @@ def _adapted(model: nn.Module, targets: list[str], saved: list[str] | None, sett
         ModelError: if PEFT refuses the settings, or one of them names what is not there.
     """
     try:
-        with warnings.catch_warnings():
+        # of an outline nothing may take memory; elsewhere PEFT draws the start on the CPU, whatever the device
+        outlined = next(model.parameters()).is_meta
+        with warnings.catch_warnings(), torch.device("meta") if outlined else nullcontext():
             # PEFT only warns of a pattern that matches nothing
             for said in (".*did not match any", ".*no parameter was matched"):
                 warnings.filterwarnings("error", said, RuntimeWarning)
