@@ -105,11 +105,19 @@ def test_build_puts_two_models_together(
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_merged_folder_answers_as_base_and_adapter(
-    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+    base: Path,
+    adapter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    dtype: str,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    words = ("model", "merge", base, adapter, "-o", tmp_path / "merged", "--dtype", dtype, "--max-shard-size", "50KB")
+    output = tmp_path / "имя с пробелом"
+    words = ("model", "merge", base, adapter, "-o", output, "--dtype", dtype, "--max-shard-size", "50KB")
     assert lorgnette(monkeypatch, *words) == 0
+    assert f"lorgnette evaluate '{output}' --task NAME" in capsys.readouterr().out
+    output.rename(tmp_path / "merged")
     assert len(list((tmp_path / "merged").glob("*.safetensors"))) > 1
     record = json.loads((tmp_path / "merged" / "lorgnette.json").read_text())
     assert record["base_fingerprint"] == fingerprint(base)
@@ -131,6 +139,18 @@ def test_a_merge_on_another_base_is_refused(
     assert lorgnette(monkeypatch, "model", "merge", base, adapter, "-o", tmp_path / "merged") == 2
     assert "give the base that it was trained on" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "merged").exists()
+
+
+def test_samples_without_their_pictures_are_told_with_the_option(
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"from": "human", "value": "<image>\n?"}, {"from": "gpt", "value": "yes"}]
+    (tmp_path / "rows.json").write_text(json.dumps([{"image": "1.jpg", "conversations": turns}]))
+    words = ("model", "merge", base, adapter, "-o", tmp_path / "m", "--samples", tmp_path / "rows.json")
+    assert lorgnette(monkeypatch, *words) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "there is no image" in said
+    assert "Next: name the folder of its images with --images" in said
 
 
 def test_a_written_folder_that_answers_otherwise_is_taken_away(

@@ -479,7 +479,7 @@ def test_evaluate_and_compare_from_the_command_line(
     capsys.readouterr()
     # other settings into the same folder would mix two measurements
     assert lorgnette(monkeypatch, "evaluate", "run/base", "--task", "easy-vqa", "--limit", 30, "--output", "a") == 2
-    assert "made with another data.limit, data.documents, data.fingerprint" in capsys.readouterr().err
+    assert "made otherwise:\n  data.limit: 20 -> 30\n  data.documents: 20 -> 30\n  data.f" in capsys.readouterr().err
     assert lorgnette(monkeypatch, "evaluate", "run/base", "--task", "easy-vq", "--output", "d") == 2
     assert "Did you mean 'easy-vqa'" in capsys.readouterr().err
     assert lorgnette(monkeypatch, "evaluate", "run/nothing", "--task", "easy-vqa", "--output", "d") == 2
@@ -559,6 +559,7 @@ def test_a_stage_starts_with_a_projector_from_outside(
         (["run", "small.yaml", "--set", "evaluation.tasks.0.name=easy_vqa"], "no task 'easy_vqa'"),
         (["run", "small.yaml", "--output", "small.yaml"], "run folder"),
         (["compare", "nothing", "nothing"], "nothing"),
+        (["run", "small.yaml", "--set", "evaluation.tasks=[{name: captions, options: {java: tru}}]"], "true or false"),
         (["run", "small.yaml", "--set", "stages.0.training.max_steps=0"], "train nothing"),
         (["run", "small.yaml", "--set", "stages.0.training.eval_strategy=epoch"], "needs `validation:`"),
         (["run", "small.yaml", "--set", "stages.0.training.report_to=wanbd"], "Did you mean 'wandb'"),

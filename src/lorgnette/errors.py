@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable
 
 
@@ -94,6 +95,11 @@ class GradientError(RunError):
 def first_line(error: BaseException) -> str:
     """Return the first line of what a library says, or the error's name where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def typed(path: object) -> str:
+    """Return a path as it is typed in a shell, for the command that a message suggests."""
+    return shlex.quote(str(path))
 
 
 def without_advice(message: str) -> str:

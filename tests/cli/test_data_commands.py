@@ -55,8 +55,19 @@ def test_a_good_file_exits_with_0_and_says_what_is_next(tmp_path: Path) -> None:
     assert "No --model" in output
     assert "60 of 60 rows can be used; 30 images" in output
     assert "Next: lorgnette data split" in output
-    assert (tmp_path / "checks" / "data.html").is_file()
-    assert json.loads((tmp_path / "checks" / "data.json").read_text())["parts"][0]["kept"] == 60
+    assert (tmp_path / "checks" / "d-data.html").is_file()
+    assert json.loads((tmp_path / "checks" / "d-data.json").read_text())["parts"][0]["kept"] == 60
+
+
+def test_files_of_one_name_have_pages_of_their_own(tmp_path: Path) -> None:
+    """Every split leaves a train.json."""
+    for folder, count in (("ru", 3), ("rs/split", 5)):
+        good_rows(tmp_path / folder, count)
+        assert call("check", f"{folder}/data.json", "--workers", "1")[1] is None
+    kept = {
+        file.name: json.loads(file.read_text())["parts"][0]["kept"] for file in (tmp_path / "checks").glob("*.json")
+    }
+    assert kept == {"ru-data.json": 6, "rs-split-data.json": 10}
 
 
 def test_a_bad_file_exits_with_2_after_everything_is_written(tmp_path: Path) -> None:
@@ -83,7 +94,7 @@ def test_a_report_never_overwrites_the_data(tmp_path: Path) -> None:
     """The numbers lie beside the page under its name: in `checks/`, and with some --report, that is where data lies."""
     data = good_rows(tmp_path / "checks", 2)
     before = data.read_bytes()
-    for words in ((), ("--report", "checks/data.html"), ("--report", data), ("--report", "checks"), ("--report", "")):
+    for words in (("--report", "checks/data.html"), ("--report", data), ("--report", "checks"), ("--report", "")):
         output, error = call("check", data, *words, "--workers", "1")
         assert isinstance(error, InputError), (words, output)
         assert "--report" in str(error)
@@ -97,7 +108,7 @@ def test_a_shown_row_is_marked_and_has_a_page(tmp_path: Path) -> None:
     output, error = call("check", file, "--show", "2-1", "--model", STARTER, "--workers", "1")
     assert error is None, output
     assert "⟦yes<|im_end|>⟧" in output or "⟦ yes" in output or "⟦yes" in output
-    page = (tmp_path / "checks" / "data-2-1.html").read_text()
+    page = (tmp_path / "checks" / "d-data-2-1.html").read_text()
     assert "data:image/" in page
     assert "<mark>" in page
 
@@ -303,7 +314,7 @@ def test_an_unknown_role_is_told_with_the_option_that_knows_it(tmp_path: Path) -
     assert isinstance(error, InputError)
     option = "--option 'roles={ассистент: assistant}'"
     assert option in " ".join(
-        json.loads(Path("checks/data.json").read_text())["parts"][0]["findings"][0]["examples"][0].values()
+        json.loads(Path("checks/d-data.json").read_text())["parts"][0]["findings"][0]["examples"][0].values()
     )
     assert "roles={ассистент" in output  # on the terminal as well
     assert call("check", file, *shlex.split(option), "--workers", "1")[1] is None

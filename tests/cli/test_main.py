@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from safetensors import SafetensorError
 
 from lorgnette import cli
 from lorgnette.cli.terminal import as_typed
@@ -67,14 +68,24 @@ def test_a_scheduler_s_sigterm_is_answered_like_ctrl_c(
     assert "terminated. Call the same command again" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "code"), [(errno.ENAMETOOLONG, 2), (errno.EROFS, 2), (errno.ENOSPC, 1)])
+@pytest.mark.parametrize(
+    ("error", "code", "remedy"),
+    [
+        (OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "x.json"), 2, "Next: give another path"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS), "x.json"), 2, "Next: give another path"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.json"), 1, "Next: free space"),
+        (SafetensorError("x.json: I/O error: No space left on device (os error 28)"), 1, "Next: free space"),
+        (OSError(errno.EIO, os.strerror(errno.EIO), "x.json"), 1, "x.json"),
+    ],
+)
 def test_a_path_that_cannot_be_used_is_wrong_input_and_a_full_disk_is_not(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, code: int
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, code: int, remedy: str
 ) -> None:
-    assert ended(monkeypatch, raising(OSError(number, os.strerror(number), "x.json"))) == code
+    assert ended(monkeypatch, raising(error)) == code
     said = capsys.readouterr().err
     assert "x.json" in said
-    assert ("Next: give another path" in said) == (code == 2)
+    assert remedy in said
+    assert said.count("Next:") == remedy.count("Next:")
 
 
 def test_what_a_reader_of_the_user_exits_with_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:

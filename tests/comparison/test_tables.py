@@ -14,7 +14,15 @@ from rich.console import Console
 from lorgnette.comparison.compare import compare, compare_sides
 from lorgnette.comparison.effects import Compared
 from lorgnette.comparison.folders import Side
-from lorgnette.comparison.tables import COLUMNS, as_csv, as_markdown, print_changes, print_tables, write_tables
+from lorgnette.comparison.tables import (
+    COLUMNS,
+    as_csv,
+    as_markdown,
+    headings,
+    print_changes,
+    print_tables,
+    write_tables,
+)
 from lorgnette.run import write_text
 
 Make = Callable[..., Any]  # the fixtures of conftest.py
@@ -67,6 +75,32 @@ def test_each_candidate_has_a_table(make_result: Make, before: list, after: list
         "three against one",
     ]
     assert "three against one: no difference shown on easy-vqa" in text
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "shown"),
+    [
+        ("before", "after", ("before", "after")),
+        ("gemma2-merged", "gemma2-finetune-trained", ("merged", "finetun…")),
+        ("model", "model-tuned", ("model", "model-t…")),
+        ("a-long-name", "a-long-name-tuned", ("baseline", "other")),
+    ],
+)
+def test_headings_tell_two_names_apart(baseline: str, candidate: str, shown: tuple[str, str]) -> None:
+    assert headings(baseline, candidate) == shown
+
+
+def test_a_scale_that_does_not_end_at_1_is_named(make_result: Make, before: list, after: list) -> None:
+    for row in (*before, *after):
+        row["scores"] |= {"chrf": 50.0, "cider_d": 2.0}
+    made = compare(make_result("a", before), make_result("b", after), names=("a", "b"))
+    console = Console(file=io.StringIO(), width=100)
+    print_tables([made.numbers], console)
+    for text in (console.file.getvalue(), as_markdown([made.numbers])):  # type: ignore[attr-defined]
+        shown = text.replace("\\_", "_")
+        assert "chrf (of 100)" in shown
+        assert "cider_d (of 10)" in shown
+    assert ",chrf," in as_csv([made.numbers])
 
 
 def test_losses_come_before_wins_and_are_shown_with_both_answers(compared: Compared) -> None:

@@ -78,7 +78,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (OSError, SafetensorError) as error:
         of_a_path = isinstance(error, OSError) and error.errno in OF_A_PATH
-        _tell("error: ", f"the system refused: {error}" + ("\nNext: give another path." if of_a_path else ""))
+        _tell("error: ", f"the system refused: {error}{_remedy(error, of_a_path)}")
         sys.exit(2 if of_a_path else 1)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -94,6 +94,13 @@ def main() -> None:
             how = "terminated" if terminated else "interrupted"
             errors.print(f"\n{how}. Call the same command again: it goes on from here.", soft_wrap=True)
         sys.exit(TERMINATED if terminated else INTERRUPTED)
+
+
+def _remedy(error: OSError | SafetensorError, of_a_path: bool) -> str:
+    if of_a_path:
+        return "\nNext: give another path."
+    full = f"os error {errno.ENOSPC}" in str(error) or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
+    return "\nNext: free space, or give another output; then call the same command again." if full else ""
 
 
 def _tell(label: str, message: str) -> None:

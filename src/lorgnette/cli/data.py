@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
+from lorgnette.cli.results import result_name
 from lorgnette.cli.terminal import Overrides, console, named_values, say, settle
 from lorgnette.errors import DataError, InputError
 
@@ -58,7 +59,9 @@ def check(
     ] = None,
     fix: Annotated[Path | None, typer.Option(help="Write the usable rows and rejected.jsonl to this folder.")] = None,
     show: Annotated[str | None, typer.Option(metavar="ID|N", help="Only show this row, as it is trained.")] = None,
-    report: Annotated[Path | None, typer.Option(help="The page; checks/NAME.html if not given.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="The page; if not given checks/NAME.html, rs-train for rs/train.json.")
+    ] = None,
     workers: Workers = None,
     overrides: Overrides = None,
 ) -> None:
@@ -80,7 +83,8 @@ def check(
         spec = _spec(source, split, images, options)
         sources = [_source(spec, "train", format, limit, renderer)]
         sources += [_source(replace(spec, path=path), "validation", format, None, renderer) for path in held_out or ()]
-    page = Path("checks") / f"{Path(source).stem}.html" if report is None else report
+    name = str(Path(source).with_suffix("")) if Path(source).is_file() else source
+    page = Path("checks") / f"{result_name(name)}.html" if report is None else report
     require_report(page)
     with image_store(workers or cores()) as store:
         if show is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from lorgnette.cli.terminal import Overrides, console, say, settle
-from lorgnette.errors import InputError
+from lorgnette.errors import InputError, typed
 
 Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the weights.")]
 
@@ -33,14 +33,14 @@ def inspect(
         raise InputError("model inspect takes a MODEL or a --recipe, one of them.")
     if model is not None:
         show_description(describe_source(model), console)
-        say(f"Next: lorgnette evaluate {model} --task NAME")
+        say(f"Next: lorgnette evaluate {typed(model)} --task NAME")
         return
     assert recipe is not None
     asked = read_recipe(recipe, overrides or [])
     for title, learner, parts, dtype in outlines(asked):
         say(f"\n{title}")
         show_description(describe(learner, parts, dtype, assembled=asked.model.build is None), console)
-    say(f"Next: lorgnette run {recipe}")
+    say(f"Next: lorgnette run {typed(recipe)}")
 
 
 def build(
@@ -111,7 +111,7 @@ def merge(
     )
     say(
         f"The model is in {output}; its logits differ from base + adapters by {difference:.1e} of the largest\n"
-        f"Next: lorgnette evaluate {output} --task NAME"
+        f"Next: lorgnette evaluate {typed(output)} --task NAME"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lorgnette.cli.terminal import console, named_values, say, settle
-from lorgnette.errors import InputError
+from lorgnette.errors import InputError, typed
 
 TASK_HELP = "easy-vqa, gqa, gqa-ru, mmbench, mmbench-ru, vqa, captions, instruct, or your own as package.module:Name."
 Name = Annotated[
@@ -90,7 +89,7 @@ def evaluate(
             name=name,
         )
     show_result(result)
-    say(f"Results are in {folder}\nNext: lorgnette compare {shlex.quote(str(folder))} OTHER-RESULT")
+    say(f"Results are in {folder}\nNext: lorgnette compare {typed(folder)} OTHER-RESULT")
 
 
 def score(
@@ -143,7 +142,10 @@ def score(
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return
     show_result(result)
-    say(f"Results are in {folder}\nNext: lorgnette compare {shlex.quote(str(folder))} OTHER-RESULT")
+    say(
+        f"Results are in {folder}\nNext: lorgnette compare {typed(folder)} OTHER-RESULT",
+        "      --intersect where the other is of `evaluate`: nobody knows how these answers were asked for",
+    )
 
 
 def result_name(model: str) -> str:
@@ -191,6 +193,8 @@ def task_options(data: str | None, images: str | None, options: list[str] | None
 
 def show_result(result: dict[str, Any]) -> None:
     """Print the scores of a result with their intervals, what was counted, and what to know about them."""
+    from lorgnette.evaluation.metrics.aggregate import metric_text  # noqa: PLC0415
+
     main = result["metric"]
     for name in [main, *(name for name in result["scores"] if name != main)]:
         found = result["scores"][name]
@@ -198,7 +202,7 @@ def show_result(result: dict[str, Any]) -> None:
         indent = "" if name == main else "  "
         of = "documents" if found["n"] == result["n"] else f"of {result['n']:,} documents"
         value = f"{found['score']:.3f} on {found['n']:,} {of} (95 % interval {low:.3f} to {high:.3f})"
-        say(f"{indent}{name} {value}")
+        say(f"{indent}{metric_text(name)} {value}")
     for grouping, groups in {"kind": result["kinds"], **result["groups"]}.items():
         if groups and grouping != "kind":
             say(f"  by {grouping}")

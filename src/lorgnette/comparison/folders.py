@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorgnette.comparison.reading import Result, is_result, read_result
-from lorgnette.errors import DataError, InputError
+from lorgnette.errors import DataError, InputError, typed
 
 BEFORE, AFTER = "before", "after"
 ALLOWED = (
@@ -65,7 +65,7 @@ def run_sides(run: Path) -> list[Side]:
     for name in (BEFORE, AFTER):
         folder = run / "evaluation" / name
         if not folder.is_dir():
-            raise DataError(f"{run}: has no evaluation/{name}. Next: lorgnette run RECIPE --output {run}")
+            raise DataError(f"{run}: has no evaluation/{name}. Next: lorgnette run RECIPE --output {typed(run)}")
         sides.append(Side(name=name, folder=folder, results=_results(folder), run=run if name == AFTER else None))
     return sides
 
@@ -91,7 +91,7 @@ def _results(folder: Path) -> dict[str, Result]:
     elif (folder / "evaluation").is_dir():
         if not after.is_dir():
             raise DataError(
-                f"{folder}: the run has no evaluation/{AFTER}. Next: lorgnette run RECIPE --output {folder}"
+                f"{folder}: the run has no evaluation/{AFTER}. Next: lorgnette run RECIPE --output {typed(folder)}"
             )
         found = _results_in(after)
     elif folder.is_dir():

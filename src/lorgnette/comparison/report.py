@@ -30,6 +30,7 @@ from lorgnette.comparison.wording import (
     score_text,
     sentences,
 )
+from lorgnette.evaluation.metrics.aggregate import metric_text
 from lorgnette.pages import cut, render_page
 from lorgnette.run import write_text
 
@@ -178,6 +179,7 @@ def _unbroken(text: str) -> str:
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "score": score_text,
+    "metric": metric_text,
     "difference": difference_text,
     "interval": interval_text,
     "range": range_text,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lorgnette.comparison.wording import (
     sentences,
     shortened,
 )
+from lorgnette.evaluation.metrics.aggregate import metric_text
 from lorgnette.pages import printable
 from lorgnette.progress import print_table
 from lorgnette.run import write_json, write_json_lines, write_text
@@ -76,7 +78,7 @@ def print_tables(comparisons: Sequence[TaskComparison], console: Console) -> Non
         own = [comparison for comparison in comparisons if comparison.candidate == candidate]
         print_table(_table(own), console, first_gives=True)
         for comparison in own:
-            name = printable(f"{comparison.task}, {comparison.metric}")
+            name = printable(f"{comparison.task}, {metric_text(comparison.metric)}")
             console.print(Text(f"{name}: {counts_text(comparison)}"), soft_wrap=whole)
             for note in comparison.notes:
                 console.print(Text(f"{name}: {printable(note)}", "yellow"), soft_wrap=whole)
@@ -142,7 +144,8 @@ def as_markdown(comparisons: Sequence[TaskComparison]) -> str:
         lines += ["|---|---:|---:|---:|---:|---|---|---:|---:|"]
         for comparison in own:
             for metric, grouping, value, effect in rows_of(comparison):
-                name = f"{comparison.task}, {metric}" if effect is comparison else _line_name(metric, grouping, value)
+                main = effect is comparison
+                name = f"{comparison.task}, {metric_text(metric)}" if main else _line_name(metric, grouping, value)
                 cells = (_plain_markdown(name), *_cells(effect), count_text(effect.wins), count_text(effect.losses))
                 lines.append(f"| {' | '.join(cells)} |")
         lines += ["", *(f"- {_plain_markdown(f'{c.task}: {note}')}" for c in own for note in c.notes), ""]
@@ -159,8 +162,7 @@ def _table(comparisons: Sequence[TaskComparison]) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("task")  # the only column that gives way where the terminal is narrow
-    headings = (shortened(baseline, LONGEST_HEADING), shortened(candidate, LONGEST_HEADING))
-    for heading in ("n", *headings, "diff.", "95 % interval", "p-value"):
+    for heading in ("n", *headings(baseline, candidate), "diff.", "95 % interval", "p-value"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     for comparison in comparisons:
         table.add_section()
@@ -171,11 +173,25 @@ def _table(comparisons: Sequence[TaskComparison]) -> Table:
                 table.add_row(_line(f"  by {grouping}"), style="dim")
             last = grouping or "kind"
             table.add_row(
-                _line(comparison.task if main else f"  {value or metric}"),
+                _line(comparison.task if main else f"  {value or metric_text(metric)}"),
                 *_cells(effect),
                 style="bold" if main else "",
             )
     return table
+
+
+def headings(baseline: str, candidate: str) -> tuple[str, str]:
+    """Return two short names that differ, for columns; the title above has the whole ones.
+
+    >>> headings("gemma-merged", "gemma-finetune")
+    ('merged', 'finetune')
+    """
+    same = len(os.path.commonprefix([baseline, candidate]))
+    for first, second in ((baseline, candidate), (baseline[same:], candidate[same:])):
+        short = (shortened(first, LONGEST_HEADING), shortened(second, LONGEST_HEADING))
+        if all(short) and short[0] != short[1]:
+            return short
+    return "baseline", "other"
 
 
 def _line(name: str) -> Text:
@@ -198,7 +214,7 @@ def _cells(effect: Effect) -> tuple[str, ...]:
 def _line_name(metric: str, grouping: str, value: str) -> str:
     """Name a line below its task: a group by its value, and by its grouping where that says more than "kind"."""
     if not grouping:
-        return metric
+        return metric_text(metric)
     return value if grouping == "kind" else f"{grouping}: {value}"
 
 

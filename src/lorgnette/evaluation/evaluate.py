@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from lorgnette.progress import progress_bar
 from lorgnette.run import file_hash, read_json, read_json_lines, write_json
 
 SETTINGS = "settings.json"
+LONGEST_VALUE = 60
+"""Characters of a setting that are shown where it differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +160,16 @@ def _decides(made_by: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differing(name: str, old: object, new: object) -> list[str]:
-    """Return the names under which two values differ, those inside mappings with a dot."""
+    """Return what two values differ in, `name: old -> new`; names inside mappings with a dot."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return [f"{name}.{key}" for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
-    return [] if old == new else [name]
+        keys = dict.fromkeys([*old, *new])
+        return [told for key in keys for told in _differing(f"{name}.{key}", old.get(key), new.get(key))]
+    return [] if old == new else [f"{name}: {_brief(old)} -> {_brief(new)}"]
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
@@ -181,4 +190,5 @@ def _require_same(folder: Path, made_by: Mapping[str, Any]) -> None:
     old, new = _decides(before), _decides(made_by)
     different = [told for name, value in new.items() for told in _differing(name, old.get(name), value)]
     if different:
-        raise InputError(f"{folder}: holds predictions that were made with another {', '.join(different)}. {remedy}")
+        told = "\n  ".join(different)
+        raise InputError(f"{folder}: holds predictions that were made otherwise:\n  {told}\n{remedy}")

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lorgnette.errors import InputError, ModelError
+from lorgnette.errors import InputError, ModelError, typed
 from lorgnette.models.adapters import TRAINED, require_same_tensors
 from lorgnette.models.fingerprint import fingerprint
 from lorgnette.models.gemma import NEW, image_feature_scale, side_of
@@ -107,7 +107,7 @@ def base_of(folder: Path, record: Mapping[str, Any]) -> str:
     if not isinstance(named, str):
         raise ModelError(
             f"{folder}: is an adapter that does not say what it was trained on. Next: lorgnette model merge BASE "
-            f"{folder} --output MERGED"
+            f"{typed(folder)} --output MERGED"
         )
     if not Path(named).exists():
         for parent in list(folder.resolve().parents)[:3]:
@@ -214,7 +214,7 @@ def _require_side(learner: Learner, folder: Path, record: Mapping[str, Any], ten
     if scaled and side_of(record, str(folder)) is not False:
         raise ModelError(
             f"{folder}: holds a projector for a Gemma that is not known to be meant for {NEW}; older versions scaled "
-            f"image features in another way. Next: lorgnette model convert {folder} OUTPUT --to hf --base BASE"
+            f"image features in another way. Next: lorgnette model convert {typed(folder)} OUTPUT --to hf --base BASE"
         )
 
 

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from lorgnette.data.templates import set_template, taking_parts
-from lorgnette.errors import LorgnetteError, ModelError, first_line, is_out_of_memory, nearest
+from lorgnette.errors import LorgnetteError, ModelError, first_line, is_out_of_memory, nearest, typed
 from lorgnette.models.conversion.weights import wants_more
 from lorgnette.models.forward import PixelScale, prepare_for_rows, tower_features
 from lorgnette.models.gemma import correct_projector, pin_activation
@@ -188,7 +188,7 @@ def load_config(source: str) -> Any:
             if holds:
                 raise ModelError(
                     f"{source}: this is {what}. Allowed: what transformers knows by itself. Next: lorgnette model "
-                    f"convert {source} OUTPUT --to hf"
+                    f"convert {typed(source)} OUTPUT --to hf"
                 )
         return AutoConfig.from_pretrained(source, trust_remote_code=False)
 

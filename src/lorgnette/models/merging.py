@@ -123,6 +123,9 @@ def _first(file: Path, images: str | None) -> list[Sample]:
             f"{file}: none of its first {COMPARED} rows can be used to compare logits. Next: give other --samples, "
             "or none."
         )
+    absent = next((path for sample in found for path in sample.images if not Path(path).exists()), None)
+    if absent is not None:
+        raise DataError(f"{file}: there is no image {absent:.200}. Next: name the folder of its images with --images.")
     return found
 
 

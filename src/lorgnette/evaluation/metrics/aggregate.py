@@ -52,3 +52,10 @@ AGGREGATES: Mapping[str, Aggregate] = {
     "average_accuracy": mean_of_kinds,
 }
 """Metric name -> function of the rows' statistics of that name: (rows, numbers) -> the corpus's value."""
+SCALES: Mapping[str, int] = {"sacrebleu": 100, "chrf": 100, "cider": 10, "cider_d": 10}
+"""Metrics that do not end at 1, and where they end."""
+
+
+def metric_text(metric: str) -> str:
+    """Return what tables call a metric: with the end of its scale where that is not 1."""
+    return f"{metric} (of {SCALES[metric]})" if metric in SCALES else metric

@@ -125,7 +125,10 @@ def _make(name: str, task: Any, options: Mapping[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"task '{name}', option {where}: {first['msg']}. Got: {first['input']!r:.80}.") from error
+        said = "Allowed: true or false" if first["type"].startswith("bool") else first["msg"]
+        raise DataError(
+            f"task '{name}', option {where}: {said}. Got: {first['input']!r:.80}. Next: see docs/benchmarks.md."
+        ) from error
     except (Exception, SystemExit) as error:  # a task is the user's own code
         raise DataError(
             f"task '{name}': cannot be made ({type(error).__name__}: {error}). Next: see to it that it can be made "

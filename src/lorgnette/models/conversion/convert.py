@@ -22,7 +22,7 @@ from transformers import LlavaConfig, PreTrainedConfig
 from transformers.core_model_loading import revert_weight_conversion
 
 from lorgnette.data.templates import require_template
-from lorgnette.errors import InputError, ModelError
+from lorgnette.errors import InputError, ModelError, typed
 from lorgnette.models.assembly import load_tower
 from lorgnette.models.conversion import internlm2, llava, xtuner
 from lorgnette.models.conversion.adapters import convert_adapters, read_adapter, read_hf_adapter
@@ -50,7 +50,7 @@ from lorgnette.models.saving import NESTED_TOWERS
 from lorgnette.run import library_versions, require_absent
 
 Target = Literal["hf", "hf4", "llava", "xtuner"]
-PADS = "images are padded to squares, as the model was trained"
+PADS = "images are padded to squares, as the original LLaVA and XTuner do"
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _require_use(found: Found, to: str, options: Options) -> None:
 
 
 def _next_of_model(output: Path, ours: bool) -> str | None:
-    return f"lorgnette evaluate {output} --task NAME" if ours else None
+    return f"lorgnette evaluate {typed(output)} --task NAME" if ours else None
 
 
 def _read_parts(found: Found, options: Options) -> Parts:
